@@ -571,7 +571,7 @@ def interpret(text: bytes) -> Iterator[Expected | None]:
     name, data, last_id = "", list[bytes](), ""
     for line in lines[:-1] if not lines[-1] else lines:
         if not line:
-            if b"\n".join(data):
+            if data:
                 yield name or "message", b"\n".join(data), last_id
             name, data = "", []
         field, _, value = line.partition(b":")
@@ -582,7 +582,7 @@ def interpret(text: bytes) -> Iterator[Expected | None]:
             name = "error" if field == b"error" else value.decode()
         if field == b"id" and b"\0" not in value:
             last_id = value.decode()
-    yield (name or "message", b"\n".join(data), last_id) if b"\n".join(data) else None
+    yield (name or "message", b"\n".join(data), last_id) if data else None
 
 
 def test_received_is_a_value() -> None:

@@ -188,7 +188,7 @@ def _skipped() -> Iterator[SseCase]:
     ok = b"data: ok\n\n"
     yield SseCase(19, "retry alone", (b"retry: 3000\n\n" + ok,), plain(b"ok"))
     yield SseCase(19, "id alone, which lasts", (b"id: 7\n\n" + ok,), plain(b"ok", last_id="7"))
-    yield SseCase(19, "an empty data line", (b"data: \n\n" + ok,), plain(b"ok"))
+    yield SseCase(19, "an empty data line", (b"data: \n\n" + ok,), plain(b"", b"ok"))
     yield SseCase(19, "a name alone", (b"event: ping\n\n" + ok,), plain(b"ok"))
     yield SseCase(
         20, "a comment after an id", (b"id: 7\ndata: a\n\n: ping\n\n" + ok,), plain(b"a", b"ok", last_id="7")

@@ -1,0 +1,173 @@
+"""Reading the bodies of answers: whole or as they arrive, in bounded memory, with failures translated."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+import urllib3
+
+from .models import errors
+from .models.errors.describe import connection_error, deadline_error, host_of, too_large
+from .utils.deadline import Deadline
+from .utils.failures import FOREIGN, classify
+
+_READ_SIZE = 64 * 1024
+_READ_AT_ONCE = 8 * 1024 * 1024
+_ERROR_BODY_LIMIT = 1024 * 1024
+_DRAIN_SECONDS = 0.25
+_CLOSED_MEANWHILE = (AttributeError, ValueError)
+"""What reading raises when another thread closes the answer."""
+
+
+@dataclass(slots=True, repr=False)
+class Answer:
+    """An answer whose body is still unread, and what is needed to read it."""
+
+    response: requests.Response
+    limit: int
+    """How many bytes the body may have, decompressed."""
+
+    deadline: Deadline | None = None
+    retries_taken: int = 0
+
+    @property
+    def content_type(self) -> str:
+        """The media type with its parameters; empty when the server sent none."""
+        return self.response.headers.get("Content-Type") or ""
+
+
+def read_body(answer: Answer) -> bytes:
+    """Read the whole body; `response.content` has it afterwards, too.
+
+    Raises:
+        errors.APIConnectionError: it was cut short, damaged, or late.
+        errors.ResponseValidationError: it is larger than the limit.
+    """
+    response: Any = answer.response
+    if response._content is not False:
+        return response.content or b""
+    if _fits_at_once(answer):
+        body = _translated(answer, response.raw.read)
+    else:
+        body = b"".join(iter_chunks(answer))
+    return keep_body(response, body)
+
+
+def keep_body(response: Any, body: bytes) -> bytes:
+    """Leave a body that was read where `response.content` finds it; reading through that is several times slower."""
+    response._content = body
+    response._content_consumed = True
+    return body
+
+
+def iter_chunks(answer: Answer) -> Iterator[bytes]:
+    """Give the body as it arrives, under any framing.
+
+    Raises:
+        errors.APIConnectionError: it was cut short, damaged, or late.
+        errors.ResponseValidationError: it is larger than the limit.
+    """
+    read = _reader(answer.response)
+    deadline, limit, total = answer.deadline, answer.limit, 0
+    while True:
+        if deadline is not None and deadline.expired:
+            answer.response.close()
+            raise deadline_error(host_of(answer.response), deadline, answer.response)
+        chunk = _translated(answer, read)
+        if not chunk:
+            return
+        total += len(chunk)
+        if total > limit:
+            answer.response.close()
+            raise too_large(answer.response, limit)
+        yield chunk
+
+
+def read_error_body(answer: Answer) -> bytes:
+    """Read as much of an error's body as is worth reading, then let go of the connection; never raises."""
+    answer.limit = min(answer.limit, _ERROR_BODY_LIMIT)
+    body: list[bytes] = []
+    try:
+        response: Any = answer.response
+        if response._content is not False:
+            return response.content or b""
+        for chunk in iter_chunks(answer):
+            body.append(chunk)
+    except errors.SDKError:
+        pass
+    finally:
+        answer.response.close()
+    return keep_body(response, b"".join(body))
+
+
+def finish(answer: Answer) -> None:
+    """After the last event: read the rest, if it comes at once, so that the connection can be used again."""
+    raw = answer.response.raw
+    sock = _socket(answer.response)
+    if sock is None:
+        answer.response.close()
+        return
+    end = time.monotonic() + _DRAIN_SECONDS
+    if answer.deadline is not None:
+        answer.deadline.shorten(_DRAIN_SECONDS)
+    try:
+        while (left := end - time.monotonic()) > 0:
+            sock.settimeout(left)
+            if not raw.read1(_READ_SIZE):
+                return
+    except (*FOREIGN, *_CLOSED_MEANWHILE):
+        pass
+    answer.response.close()
+
+
+def drop(response: requests.Response) -> None:
+    """End an answer that is still coming; wakes a thread that is waiting for more of it."""
+    sock = _socket(response)
+    if sock is not None:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+    response.close()
+
+
+def _fits_at_once(answer: Answer) -> bool:
+    raw = answer.response.raw
+    length = getattr(raw, "length_remaining", None)
+    if length is None:
+        return False
+    if length > answer.limit:
+        answer.response.close()
+        raise too_large(answer.response, answer.limit)
+    plain = "Content-Encoding" not in answer.response.headers
+    return plain and length <= _READ_AT_ONCE and answer.deadline is None
+
+
+def _reader(response: requests.Response) -> Callable[[], bytes]:
+    """Find the way to read what has arrived: `read1` holds nothing back, whatever frames the body."""
+    raw = response.raw
+    if response._content is False and isinstance(raw, urllib3.BaseHTTPResponse):
+        return lambda: raw.read1(_READ_SIZE, decode_content=True) or b""
+    pieces = response.iter_content(_READ_SIZE)
+    return lambda: next(pieces, b"")
+
+
+def _translated(answer: Answer, read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except FOREIGN as error:
+        failure = classify(error)
+    except _CLOSED_MEANWHILE as error:
+        failure = classify(error)
+    answer.response.close()
+    raise connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+
+
+def _socket(response: requests.Response) -> socket.socket | None:
+    connection = getattr(response.raw, "connection", None)
+    return getattr(connection, "sock", None)

@@ -1,0 +1,104 @@
+"""The endpoint `POST /completions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .answer import read_body
+from .models import operations, shared
+from .reading import read_completion
+from .streaming import open_stream
+from .transport import Options, Transport
+from .utils import codec
+from .utils.deadline import Timeout
+from .utils.eventstreaming import EventStream
+from .utils.retries import RetryConfig
+from .utils.unset import UNSET, Unset
+
+PATH = "/completions"
+
+
+class Completions:
+    """Given a prompt, the model will return one or more predicted completions, and can also return the probabilities
+    of alternative tokens at each position."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        transport.prepare(PATH)
+
+    def create_completion(
+        self,
+        request: shared.CreateCompletionRequest,
+        *,
+        retries: RetryConfig | Unset = UNSET,
+        timeout: Timeout | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
+        http_headers: Mapping[str, str | None] | None = None,
+        query: Mapping[str, Any] | None = None,
+        server_url: str | None = None,
+    ) -> operations.CreateCompletionResponse:
+        """Create a completion for the provided prompt and parameters.
+
+        Args:
+            request: what to complete and how.
+            retries: what is retried and how often, for this call.
+            timeout: seconds, `(connect, read)`, or `None` for no limit, for this call.
+            deadline: seconds of wall clock for the whole call, a stream included.
+            http_headers: headers that win over ours and the client's; `None` takes one off the wire.
+            query: query parameters, added to those of the server URL.
+            server_url: another base URL for this call.
+
+        Raises:
+            errors.SDKError: the call failed; `models.errors` has the classes.
+            TypeError, ValueError: the request or an option cannot be used as it is.
+        """
+        if not isinstance(request, shared.CreateCompletionRequest):
+            raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
+        body = codec.dumps(request)
+        stream = bool(codec.payload(request).get("stream"))
+        options = Options(retries, timeout, deadline, http_headers, query, server_url)
+        answer = self._transport.post(PATH, body, stream=stream, options=options)
+        result = operations.CreateCompletionResponse(
+            status_code=answer.response.status_code,
+            content_type=answer.content_type,
+            raw_response=answer.response,
+            retries_taken=answer.retries_taken,
+        )
+        if stream:
+            result.completion_stream = open_stream(answer)
+        else:
+            result.create_completion_response = read_completion(answer.response, read_body(answer))
+        return result
+
+    def stream_completion(
+        self,
+        request: shared.CreateCompletionRequest,
+        *,
+        retries: RetryConfig | Unset = UNSET,
+        timeout: Timeout | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
+        http_headers: Mapping[str, str | None] | None = None,
+        query: Mapping[str, Any] | None = None,
+        server_url: str | None = None,
+    ) -> EventStream[shared.CreateCompletionResponse]:
+        """Create a completion and give its stream, as `create_completion` does with `stream=True`.
+
+        The request is not changed. Arguments and errors are those of `create_completion`.
+        """
+        if not isinstance(request, shared.CreateCompletionRequest):
+            raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
+        extras = {name: value for name, value in request.additional_properties.items() if name != "stream"}
+        streamed = replace(request, stream=True, additional_properties=extras)
+        result = self.create_completion(
+            streamed,
+            retries=retries,
+            timeout=timeout,
+            deadline=deadline,
+            http_headers=http_headers,
+            query=query,
+            server_url=server_url,
+        )
+        assert result.completion_stream is not None
+        return result.completion_stream

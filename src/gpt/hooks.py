@@ -1,0 +1,33 @@
+"""The one way to extend a call: a function around each attempt.
+
+A hook sees the request as it will go out, after authentication, and the answer as it came in. It may change the
+request (a copy made for this attempt), send it once, several times or not at all, and return any `requests.Response`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import requests
+
+Send = Callable[[requests.PreparedRequest], requests.Response]
+"""Send a request to the next hook, the last of which is the network."""
+
+Hook = Callable[[requests.PreparedRequest, Send], requests.Response]
+"""Called once an attempt with the request and the way to send it."""
+
+
+def chain(hooks: Iterable[Hook], send: Send) -> Send:
+    """Wrap `send` in hooks, the first one outermost."""
+    for hook in reversed(list(hooks)):
+        send = partial(_call, hook, send)
+    return send
+
+
+def _call(hook: Hook, send: Send, request: requests.PreparedRequest) -> requests.Response:
+    response = hook(request, send)
+    if not isinstance(response, requests.Response):
+        name = getattr(hook, "__name__", type(hook).__name__)
+        raise TypeError(f"hook {name}: expected a requests.Response to be returned, got {type(response).__name__}")
+    return response

@@ -1,0 +1,71 @@
+"""From parsed or unparsed JSON to a completion, or to the error that says what came instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+from .models.errors.describe import in_band_error, unreadable
+from .models.shared import CreateCompletionResponse
+from .utils import codec
+from .utils.errorbody import is_error
+
+
+def read_completion(response: requests.Response, body: bytes) -> CreateCompletionResponse:
+    """Read the body of a 2xx answer.
+
+    Raises:
+        errors.APIStatusError: it is an error in spite of its status.
+        errors.ResponseValidationError: it is not a completion.
+    """
+    try:
+        data = codec.loads(body)
+    except ValueError as error:
+        raise unreadable(response, body, "the body is not JSON", _cause_of_text(body)) from error
+    return as_completion(response, data, body)
+
+
+def as_completion(response: requests.Response, data: Any, body: bytes) -> CreateCompletionResponse:
+    """Build the completion from parsed JSON; raises as `read_completion` does."""
+    if type(data) is dict and not data.get("error"):
+        try:
+            completion = codec.decode(CreateCompletionResponse, data)
+        except codec.ShapeError as error:
+            problem = f"the body is not a completion: {error}"
+            if not is_error(data):
+                raise unreadable(response, body, problem, _cause_of_data(data)) from error
+        else:
+            if _is_chat(data):
+                raise unreadable(response, body, "its choices have no text", _cause_of_data(data))
+            return completion
+    if is_error(data):
+        raise in_band_error(response, data, body.decode("utf-8", "replace"))
+    raise unreadable(response, body, f"the body is {codec.describe(data)}, not a completion", _cause_of_data(data))
+
+
+def _is_chat(data: dict[str, Any]) -> bool:
+    """Tell a chat answer: its choices carry a message or a delta and no text."""
+    return any(
+        "text" not in choice and (choice.get("message") is not None or choice.get("delta") is not None)
+        for choice in data["choices"]
+    )
+
+
+def _cause_of_text(body: bytes) -> str:
+    head = body[:200].lstrip().lower()
+    if head.startswith(b"<"):
+        return "a sign-in page, a proxy, or a server URL that is not an API"
+    if head.startswith((b"data:", b"event:", b":")):
+        return "the server streams although no stream was asked for"
+    return ""
+
+
+def _cause_of_data(data: Any) -> str:
+    if not isinstance(data, dict):
+        return ""
+    if isinstance(data.get("choices"), list):
+        return "this is the chat endpoint or Mistral's; its answers have messages instead of text"
+    if "content" in data and ("tokens_predicted" in data or "stop" in data):
+        return "this is llama.cpp's native endpoint; its OpenAI-compatible server URL ends in /v1"
+    return "the server URL leads to another endpoint"

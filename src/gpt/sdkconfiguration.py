@@ -1,0 +1,191 @@
+"""What a client is: server, key, time limits, retries, headers, hooks. Frozen, and pickled without keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from . import auth
+from .hooks import Hook
+from .models.shared import Security
+from .utils import url
+from .utils.deadline import parse_seconds, parse_timeout
+from .utils.retries import RetryConfig
+
+SERVERS = ("https://api.openai.com/v1",)
+"""The servers of the API specification."""
+
+DEFAULT_TIMEOUT = (5.0, 600.0)
+"""Seconds for connecting, and for each read."""
+
+DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""How large an answer may be, decompressed."""
+
+_CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDKConfiguration:
+    """The settings of a client, checked and resolved. Its `repr` shows no key."""
+
+    server_url: str
+    """The base URL, normalised."""
+
+    security: Security | Callable[[], Security] | None = None
+    """The key as it was given; `None` stands for `OPENAI_API_KEY`."""
+
+    client: Any = None
+    """The caller's own `requests.Session`, or `None` for ours."""
+
+    retry_config: RetryConfig = field(default_factory=RetryConfig)
+    """What is retried and how often."""
+
+    timeout: tuple[float | None, float | None] = DEFAULT_TIMEOUT
+    """Seconds for connecting and for each read; `None` for no limit."""
+
+    deadline: float | None = None
+    """Seconds for a whole call; `None` for no limit."""
+
+    http_headers: Mapping[str, str | None] = field(default_factory=dict)
+    """Headers of every request; `None` takes one off the wire."""
+
+    hooks: tuple[Hook, ...] = ()
+    """Functions around each attempt, the first one outermost."""
+
+    max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
+    """How large an answer may be, decompressed, in bytes."""
+
+    environment_headers: Mapping[str, str] = field(default_factory=dict)
+    """`OpenAI-Organization` and `OpenAI-Project`, where the environment sets them."""
+
+    environment_key: str | None = field(default=None, repr=False, compare=False)
+    """`OPENAI_API_KEY` as it was at construction; read again where a pickled client arrives."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "server_url", url.check_base(self.server_url))
+        object.__setattr__(self, "timeout", parse_timeout(self.timeout))
+        object.__setattr__(self, "deadline", parse_seconds(self.deadline, "deadline"))
+        object.__setattr__(self, "http_headers", auth.check_headers(self.http_headers))
+        object.__setattr__(self, "hooks", _check_hooks(self.hooks))
+        _check_client(self.client)
+        _check_size(self.max_response_bytes)
+        if not isinstance(self.retry_config, RetryConfig):
+            raise TypeError(f"retry_config: expected a RetryConfig, got {type(self.retry_config).__name__}")
+        if not callable(self.security):
+            _ = self._static_header
+
+    @cached_property
+    def _static_header(self) -> tuple[str, str] | None:
+        if self.security is not None:
+            return auth.key_header(self.security)
+        return auth.key_header(Security(api_key_auth=self.environment_key)) if self.environment_key else None
+
+    def key_header(self) -> tuple[str, str] | None:
+        """Give the header that carries the key of this attempt; `None` when there is none."""
+        if callable(self.security):
+            return auth.key_header(self.security())
+        return self._static_header
+
+    def get_server_details(self) -> tuple[str, dict[str, str]]:
+        """Give the base URL and its parameters, which are already filled in."""
+        return self.server_url, {}
+
+    def __repr__(self) -> str:
+        key = "callable" if callable(self.security) else "set" if self._static_header else "none"
+        parts = [
+            f"server_url={url.redact(self.server_url)!r}",
+            f"key={key}",
+            f"timeout={self.timeout}",
+            f"deadline={self.deadline}",
+            f"http_headers={sorted(self.http_headers)}",
+            f"hooks={len(self.hooks)}",
+        ]
+        return f"SDKConfiguration({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        refuse_to_pickle_keys(self)
+        state = {name: value for name, value in vars(self).items() if name not in ("_static_header",)}
+        needs_key = state.pop("environment_key") is not None and self.security is None
+        return _arrive, (state, needs_key)
+
+
+def _arrive(state: dict[str, Any], needs_key: bool) -> SDKConfiguration:
+    key = auth.environment_key()
+    if needs_key and key is None:
+        raise ValueError(
+            "this client was pickled where OPENAI_API_KEY was set; set it here too,"
+            " or give security= a function that finds the key"
+        )
+    return SDKConfiguration(**state, environment_key=key)
+
+
+def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
+    """Raise a `TypeError` that says what to do instead when pickling would carry a credential."""
+    if isinstance(configuration.security, Security) and configuration.key_header() is not None:
+        raise TypeError(
+            "a client with a literal key is not pickled: leave security= out and set OPENAI_API_KEY where the"
+            " client arrives, or give security= a module-level function that finds the key"
+        )
+    if configuration.client is not None:
+        raise TypeError("a client with client= is not pickled: its session may hold credentials; make one there")
+    if url.split_userinfo(configuration.server_url)[1]:
+        raise TypeError("a client with user:password@ in its server URL is not pickled; give security= a function")
+    for name, value in configuration.http_headers.items():
+        if value is not None and any(word in name.lower() for word in _CREDENTIAL_WORDS):
+            raise TypeError(f"a client with {name} in http_headers is not pickled; give security= a function")
+
+
+def resolve_server(server_idx: int | None, server_url: str | None, url_params: Mapping[str, str] | None) -> str:
+    """Pick the base URL: the given one, then `OPENAI_BASE_URL`, then `SERVERS`. Blank counts as not given."""
+    if server_url is not None and not isinstance(server_url, str):
+        raise TypeError(f"server_url: expected a string, got {type(server_url).__name__}")
+    if server_url and server_url.strip():
+        return url.check_base(url.fill(server_url, url_params))
+    if server_idx is None:
+        base = os.environ.get("OPENAI_BASE_URL", "")
+        return url.check_base(base, "OPENAI_BASE_URL") if base.strip() else SERVERS[0]
+    if isinstance(server_idx, bool) or not isinstance(server_idx, int):
+        raise TypeError(f"server_idx: expected an integer, got {type(server_idx).__name__}")
+    if not 0 <= server_idx < len(SERVERS):
+        raise ValueError(f"server_idx: expected 0 to {len(SERVERS) - 1}, got {server_idx}")
+    return SERVERS[server_idx]
+
+
+def environment_headers() -> dict[str, str]:
+    """Read the organization and project from the environment; blank counts as unset."""
+    names = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+    found = {header: os.environ.get(variable, "").strip() for variable, header in names.items()}
+    for variable, header in names.items():
+        if not auth.is_sendable(found[header]):
+            raise ValueError(f"{variable}: it contains a character that a header cannot carry")
+    return {header: value for header, value in found.items() if value}
+
+
+def _check_client(client: object) -> None:
+    if client is not None and not (
+        callable(getattr(client, "send", None)) and callable(getattr(client, "prepare_request", None))
+    ):
+        raise TypeError(
+            f"client: expected a requests.Session (something with send and prepare_request),"
+            f" got {type(client).__name__}"
+        )
+
+
+def _check_hooks(hooks: Any) -> tuple[Hook, ...]:
+    if callable(hooks) or isinstance(hooks, str):
+        raise TypeError("hooks: expected a list of functions, got a single one; write hooks=[hook]")
+    checked = tuple(hooks)
+    for hook in checked:
+        if not callable(hook):
+            raise TypeError(f"hooks: expected functions (request, send) -> response, got {type(hook).__name__}")
+    return checked
+
+
+def _check_size(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"max_response_bytes: expected an integer, got {type(value).__name__}")
+    if value <= 0:
+        raise ValueError(f"max_response_bytes: expected at least 1, got {value}")

@@ -1,0 +1,101 @@
+"""Where a request goes and with which headers: resolved once, kept for every call after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from requests.__version__ import __version__ as requests_version
+from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_ACCEPT_ENCODING, default_headers, get_environ_proxies
+from urllib3.util import SKIP_HEADER
+
+from ._version import __version__
+from .sdkconfiguration import SDKConfiguration
+from .utils import url
+
+USER_AGENT = f"gpt-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]} requests/{requests_version}"
+
+_RESTORED_BELOW = ("user-agent", "accept-encoding")
+"""Headers that urllib3 and http.client put back when they are merely absent."""
+
+
+@dataclass(slots=True, frozen=True, repr=False)
+class Target:
+    """A resolved address."""
+
+    url: str
+    """The whole URL, without user and password."""
+
+    shown: str
+    """Scheme, host and path, fit for logs."""
+
+    host: str
+    """Host and port, for messages."""
+
+    headers: CaseInsensitiveDict[Any]
+    """All headers but `Content-Length` and the key."""
+
+    proxies: dict[str, str]
+    """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
+
+    userinfo: tuple[str, str] | None
+    """User and password that the URL contained."""
+
+    keyed: bool
+    """Whether the key goes along: not when the caller's headers say otherwise."""
+
+
+def resolve_target(
+    configuration: SDKConfiguration,
+    address: str,
+    *,
+    stream: bool,
+    call_headers: Mapping[str, str | None] | None = None,
+) -> Target:
+    """Resolve an address; headers of the call win over those of the client, in any case."""
+    address, userinfo = url.split_userinfo(address)
+    extra: dict[str, tuple[str, str | None]] = {}
+    for headers in (configuration.http_headers, call_headers or {}):
+        extra.update((name.lower(), (name, value)) for name, value in headers.items())
+    # requests normalises the URL as it would on every call: quoting, international host names.
+    normal = requests.Request("POST", address).prepare().url or address
+    shown = url.redact(normal)
+    return Target(
+        url=normal,
+        shown=shown,
+        host=shown.split("/")[2],
+        headers=_headers(configuration, stream, dict(extra.values())),
+        proxies=dict(get_environ_proxies(normal)) if configuration.client is None else {},
+        userinfo=userinfo,
+        keyed="authorization" not in extra,
+    )
+
+
+def _headers(
+    configuration: SDKConfiguration, stream: bool, extra: Mapping[str, str | None]
+) -> CaseInsensitiveDict[Any]:
+    """Merge headers: ours, then what the caller's session changed from requests' own, then `extra`."""
+    headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(
+        {
+            "User-Agent": USER_AGENT,
+            "Accept-Encoding": DEFAULT_ACCEPT_ENCODING,
+            "Accept": "text/event-stream" if stream else "application/json",
+            **configuration.environment_headers,
+        }
+    )
+    for name, value in getattr(configuration.client, "headers", {}).items():
+        if name in headers and value != default_headers().get(name):
+            del headers[name]
+    for name, value in extra.items():
+        if value is None and name.lower() in _RESTORED_BELOW:
+            value = SKIP_HEADER
+        if value is None and configuration.client is None:
+            headers.pop(name, None)
+        else:
+            headers[name] = value
+    headers["Content-Type"] = "application/json"
+    return headers

@@ -1,0 +1,262 @@
+"""The only touch of the network: attempts and retries; and the only translation of foreign errors.
+
+One call: resolve its options, then for each attempt copy the request, add the key, run the hooks, send, and read an
+error's body. What requests, urllib3 and the socket raise becomes one of `gpt.models.errors` here (until the answer's
+headers) and in `answer` (its body), and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import requests
+
+from .answer import Answer, read_error_body
+from .auth import KeyAuth, check_headers, no_key
+from .hooks import chain
+from .models import errors
+from .models.errors.describe import connection_error, deadline_error, status_error
+from .sdkconfiguration import SDKConfiguration
+from .session import DeadlineTimeout, OwnSession
+from .target import Target, resolve_target
+from .utils import url
+from .utils.deadline import Deadline, parse_seconds, parse_timeout
+from .utils.failures import FOREIGN, Failure, classify
+from .utils.headers import request_id
+from .utils.retries import RetryConfig, retry_delay, should_retry_status
+from .utils.unset import UNSET, Unset
+
+logger = logging.getLogger("gpt")
+
+_TARGETS = 16
+_SHORTEST = 0.001
+
+
+@dataclass(slots=True, repr=False)
+class Options:
+    """What a caller may say about one call; `UNSET` leaves it to the client."""
+
+    retries: RetryConfig | Unset = UNSET
+    timeout: Any = UNSET
+    deadline: float | Unset | None = UNSET
+    http_headers: Mapping[str, str | None] | None = None
+    query: Mapping[str, Any] | None = None
+    server_url: str | None = None
+
+
+@dataclass(slots=True, repr=False)
+class _Call:
+    """One call on its way through its attempts."""
+
+    target: Target
+    body: bytes
+    retries: RetryConfig
+    timeout: tuple[float | None, float | None]
+    deadline: Deadline | None
+    started: float
+    attempt: int = 0
+
+
+class Transport:
+    """Send requests as a configuration says. Shared by threads without a lock."""
+
+    def __init__(self, configuration: SDKConfiguration) -> None:
+        self._configuration = configuration
+        self._own = configuration.client is None
+        self.session: Any = OwnSession() if self._own else configuration.client
+        self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self._target = lru_cache(_TARGETS)(partial(resolve_target, configuration))
+
+    def prepare(self, path: str) -> None:
+        """Resolve the client's own server now, with the environment's proxies as they are at construction."""
+        for stream in (False, True):
+            self._target(url.join(self._configuration.server_url, path), stream=stream)
+
+    def close(self) -> None:
+        """Close the idle connections of our own session."""
+        if self._own:
+            self.session.close()
+
+    def post(self, path: str, body: bytes, *, stream: bool, options: Options) -> Answer:
+        """Send a request until it is answered with 2xx or nothing more is to be tried.
+
+        Raises:
+            errors.SDKError: the last attempt's failure.
+        """
+        call = self._call(path, body, stream, options)
+        while True:
+            response, error, mendable = self._attempt(call)
+            if response is not None:
+                limit = self._configuration.max_response_bytes
+                return Answer(response, limit, call.deadline, call.attempt)
+            assert error is not None
+            wait = _wait(call, error) if mendable else None
+            if wait is None:
+                try:
+                    raise error
+                finally:
+                    del error
+            call.attempt += 1
+            logger.info("Retrying request in %.3f s (retry %d): %s", wait, call.attempt, call.target.shown)
+            time.sleep(wait)
+
+    def _call(self, path: str, body: bytes, stream: bool, options: Options) -> _Call:
+        configuration = self._configuration
+        base = url.check_base(options.server_url) if options.server_url else configuration.server_url
+        address = url.join(base, path, options.query)
+        if options.http_headers:
+            headers = check_headers(options.http_headers)
+            target = resolve_target(configuration, address, stream=stream, call_headers=headers)
+        else:
+            target = self._target(address, stream=stream)
+        seconds = configuration.deadline
+        if not isinstance(options.deadline, Unset):
+            seconds = parse_seconds(options.deadline, "deadline")
+        return _Call(
+            target=target,
+            body=body,
+            retries=configuration.retry_config if options.retries is UNSET else check_retries(options.retries),
+            timeout=configuration.timeout if options.timeout is UNSET else parse_timeout(options.timeout),
+            deadline=None if seconds is None else Deadline(seconds),
+            started=time.monotonic(),
+        )
+
+    def _attempt(self, call: _Call) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
+        """Make one attempt: give its answer, or its error and whether another attempt may mend it."""
+        started = time.monotonic()
+        send = partial(self._send, call)
+        try:
+            request = self._prepare(call)
+            response = chain(self._configuration.hooks, send)(request)
+        except errors.APIConnectionError as error:
+            if error._failure is None:  # a hook's own
+                raise
+            _log(call, started, type(error).__name__, None)
+            return None, error, _is_mendable(error._failure, call.retries)
+        _log(call, started, response.status_code, response)
+        if 200 <= response.status_code < 300:
+            return response, None, False
+        body = read_error_body(Answer(response, self._configuration.max_response_bytes, call.deadline))
+        status = status_error(response, body, secret=_key_in(request), now=time.time())
+        return (
+            None,
+            status,
+            should_retry_status(status.status_code or 0, response.headers, status.code, status.type),
+        )
+
+    def _prepare(self, call: _Call) -> requests.PreparedRequest:
+        """Make this attempt's own request, with the key as it is now."""
+        target = call.target
+        provider = self._configuration.key_header if target.keyed else no_key
+        if not self._own:
+            return self._prepare_by_session(call, provider)
+        request = requests.PreparedRequest()
+        request.method = "POST"
+        request.url = target.url
+        request.headers = target.headers.copy()
+        request.headers["Content-Length"] = str(len(call.body))
+        request.body = call.body
+        KeyAuth(provider, target.userinfo if target.keyed else None)(request)
+        return request
+
+    def _prepare_by_session(self, call: _Call, provider: Any) -> requests.PreparedRequest:
+        """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
+        target = call.target
+        fallback = (target.userinfo or getattr(self.session, "auth", None)) if target.keyed else None
+        request = requests.Request(
+            "POST", target.url, headers=target.headers, data=call.body, auth=KeyAuth(provider, fallback)
+        )
+        try:
+            return self.session.prepare_request(request)  # type: ignore[no-any-return]
+        except FOREIGN as error:
+            failure = classify(error)
+        raise connection_error(failure, target.host, call.deadline)
+
+    def _send(self, call: _Call, request: requests.PreparedRequest) -> requests.Response:
+        """Send over the network; this is where foreign exceptions end."""
+        if call.deadline is not None and call.deadline.expired:
+            raise deadline_error(call.target.host, call.deadline)
+        try:
+            return self._send_by_session(call, request)
+        except FOREIGN as error:
+            # A response hook of the caller's session that calls raise_for_status brings the answer along.
+            if isinstance(error, requests.HTTPError) and error.response is not None:
+                return error.response
+            failure = classify(error)
+        raise connection_error(failure, call.target.host, call.deadline)
+
+    def _send_by_session(self, call: _Call, request: requests.PreparedRequest) -> requests.Response:
+        connect, read = call.timeout
+        settings: dict[str, Any] = {"stream": True}
+        if self._own:
+            settings |= {"verify": self._verify, "cert": None, "proxies": call.target.proxies}
+            timeout: Any = DeadlineTimeout(call.deadline, connect, read) if call.deadline else call.timeout
+        else:
+            if hasattr(self.session, "merge_environment_settings"):
+                settings = self.session.merge_environment_settings(request.url, {}, True, None, None)
+            timeout = call.timeout
+            if call.deadline is not None:
+                timeout = tuple(max(_SHORTEST, call.deadline.cap(seconds)) for seconds in call.timeout)
+        return self.session.send(request, timeout=timeout, allow_redirects=False, **settings)  # type: ignore[no-any-return]
+
+
+def check_retries(value: object) -> RetryConfig:
+    """Check a `retries` option.
+
+    Raises:
+        TypeError: it is no `RetryConfig`; `None` could mean two things, so it is refused.
+    """
+    if isinstance(value, RetryConfig):
+        return value
+    if value is None:
+        raise TypeError(
+            "retries: None is ambiguous; leave it out for the client's settings,"
+            " or give utils.RetryConfig(strategy='none') for a single attempt"
+        )
+    raise TypeError(f"retries: expected a utils.RetryConfig, got {type(value).__name__}")
+
+
+def _wait(call: _Call, error: errors.SDKError) -> float | None:
+    """Give the seconds to wait before the next attempt; `None` when there shall be none."""
+    if call.attempt >= call.retries.limit:
+        return None
+    strategy = call.retries.backoff
+    wait = retry_delay(call.attempt, error.headers, strategy, now=time.time(), random=random.random())
+    if wait is None:
+        return None
+    if time.monotonic() - call.started + wait > strategy.max_elapsed_time / 1000:
+        return None
+    return wait if call.deadline is None or wait < call.deadline.remaining() else None
+
+
+def _is_mendable(failure: Failure, retries: RetryConfig) -> bool:
+    if failure.kind == "read timeout":
+        return retries.retry_read_timeouts
+    return retries.retry_connection_errors and failure.kind in ("connection", "connect timeout")
+
+
+def _key_in(request: requests.PreparedRequest) -> str:
+    """Find the key that was sent, to keep it out of a message should the server repeat it."""
+    return str(request.headers.get("Authorization") or "").removeprefix("Bearer ")
+
+
+def _log(call: _Call, started: float, outcome: object, response: requests.Response | None) -> None:
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    headers: Mapping[str, str] = response.headers if response is not None else {}
+    logger.info(
+        "POST %s %s in %.0f ms (request id %s, attempt %d)",
+        call.target.shown,
+        outcome,
+        (time.monotonic() - started) * 1000,
+        request_id(headers),
+        call.attempt + 1,
+    )
+    logger.debug("sent %d bytes; answer of %s bytes", len(call.body), headers.get("Content-Length", "unknown"))

@@ -1,0 +1,71 @@
+"""Time limits as values: parsing of `timeout` options and a deadline that counts down."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+Timeout = float | tuple[float | None, float | None] | None
+"""Seconds for connecting and for each read, `(connect, read)`, or `None` for no limit."""
+
+
+def parse_timeout(value: Any, name: str = "timeout") -> tuple[float | None, float | None]:
+    """Check a timeout option and give it as `(connect, read)` in seconds.
+
+    Raises:
+        TypeError: it is not a number, a pair or `None`.
+        ValueError: a number is not positive and finite.
+    """
+    if isinstance(value, tuple):
+        if len(value) != 2:
+            raise ValueError(f"{name}: expected (connect, read), got {len(value)} values")
+        return parse_seconds(value[0], f"{name}[0]"), parse_seconds(value[1], f"{name}[1]")
+    seconds = parse_seconds(value, name)
+    return seconds, seconds
+
+
+def parse_seconds(value: Any, name: str) -> float | None:
+    """Check a number of seconds; `None` stands for no limit.
+
+    Raises:
+        TypeError: it is not a number or `None`.
+        ValueError: it is not positive and finite.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number of seconds or None, got {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a positive number of seconds, got {value} (None means no limit)")
+    return float(value)
+
+
+class Deadline:
+    """A moment that something must be done by."""
+
+    __slots__ = ("_clock", "_end", "seconds")
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def shorten(self, seconds: float) -> None:
+        """Bring the moment forward, to at most this many seconds from now."""
+        self._end = min(self._end, self._clock() + seconds)
+
+    def remaining(self) -> float:
+        """Give the seconds left, never less than 0."""
+        return max(0.0, self._end - self._clock())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the moment has passed."""
+        return self.remaining() == 0.0
+
+    def cap(self, seconds: float | None) -> float:
+        """Shorten a time limit to what is left."""
+        remaining = self.remaining()
+        return remaining if seconds is None else min(seconds, remaining)

@@ -1,0 +1,113 @@
+"""What went wrong below HTTP, read from whatever requests, urllib3 and the socket raised, without its secrets."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import requests
+import urllib3
+
+FOREIGN = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    UnicodeError,
+    zlib.error,
+)
+"""Everything that the layers below raise on purpose."""
+
+_URL = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?'\")]*)(?:\?[^\s'\")]*)?")
+_PATH = re.compile(r"(with url: [^\s?]*)\?\S*")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure, classified."""
+
+    kind: Literal["connect timeout", "read timeout", "connection", "other"]
+    """What it was; `other` is nothing that a second attempt would mend."""
+
+    text: str
+    """The innermost reason, for people."""
+
+    cause: Exception
+    """An exception of the same class that carries the text and nothing else."""
+
+
+def classify(error: BaseException) -> Failure:
+    """Read a foreign exception and everything it wraps."""
+    chain = list(_chain(error))
+    text = scrub(_reason(chain))
+    return Failure(_kind(chain), text, _bare(error, text))
+
+
+def scrub(text: str) -> str:
+    """Take user, password and query out of every URL in a text."""
+    return _PATH.sub(r"\1", _URL.sub(r"\g<scheme>\g<rest>", text))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception to what it wraps: its arguments and `reason` first, then its cause and context."""
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting and len(seen) < 50:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = [*getattr(current, "args", ()), getattr(current, "reason", None)]
+        inner += [current.__cause__, current.__context__]
+        waiting += [item for item in inner if isinstance(item, BaseException)]
+
+
+def _kind(chain: list[BaseException]) -> Literal["connect timeout", "read timeout", "connection", "other"]:
+    connecting = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
+    if any(isinstance(e, connecting) and not isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
+        return "connect timeout"
+    if any(isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
+        return "connection"
+    reading = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
+    if any(isinstance(e, reading) for e in chain):
+        return "read timeout"
+    if any(isinstance(e, ssl.SSLCertVerificationError) or _is_garbage(e) for e in chain):
+        return "other"
+    lost = (requests.ConnectionError, urllib3.exceptions.ProtocolError, ConnectionError)
+    return "connection" if any(isinstance(e, lost) for e in chain) else "other"
+
+
+def _is_garbage(error: BaseException) -> bool:
+    """Tell an answer that is not HTTP from a connection that went away."""
+    gone = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+    return isinstance(error, http.client.HTTPException) and not isinstance(error, gone)
+
+
+def _reason(chain: list[BaseException]) -> str:
+    for error in chain:
+        if isinstance(error, requests.exceptions.InvalidHeader) and "header" in str(error):
+            return "InvalidHeader: a header of the session cannot be sent"  # its text shows the value
+    telling = [e for e in chain if str(e) and not any(isinstance(a, BaseException) for a in e.args)]
+    innermost = (telling or chain)[-1]
+    if isinstance(innermost, urllib3.exceptions.HTTPError) and len(telling) > 1:
+        innermost = next((e for e in telling if isinstance(e, OSError | http.client.HTTPException)), innermost)
+    text = str(innermost) or "no details"
+    return f"{type(innermost).__name__}: {text}"[:500]
+
+
+def _bare(error: BaseException, text: str) -> Exception:
+    families = (requests.RequestException, OSError)
+    if isinstance(error, families) and not isinstance(error, UnicodeError):
+        try:
+            bare = type(error)(text)
+        except Exception:
+            bare = None
+        if isinstance(bare, Exception):
+            return bare
+    return RuntimeError(f"{type(error).__name__}: {text}")

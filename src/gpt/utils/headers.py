@@ -1,0 +1,43 @@
+"""What answers say in their headers: request ids, rate limits, durations."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+_REQUEST_ID_HEADERS = (
+    "x-request-id",
+    "apim-request-id",
+    "x-litellm-call-id",
+    "x-generation-id",
+    "request-id",
+)
+_UNITS = {"ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Find the server's name for the request: OpenAI, vLLM, Azure, LiteLLM and OpenRouter each have a header."""
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+
+
+def parse_count(text: str | None) -> int | None:
+    """Read a number of requests or tokens; `None` where it is absent, negative or odd."""
+    if text is None or not text.strip().isdecimal():
+        return None
+    return int(text) if len(text) < 20 else None
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Read a duration in seconds: `6m0s` and `12ms` (OpenAI), `55` (Azure); `None` where it is absent or odd."""
+    if not text or not (text := text.strip()) or len(text) > 40:
+        return None
+    parts = _DURATION_PART.findall(text)
+    if parts and "".join(amount + unit for amount, unit in parts) == text:
+        return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -1,0 +1,157 @@
+"""When to ask again and how long to wait before: settings and pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import mktime_tz, parsedate_tz
+from typing import Literal
+
+MAX_SERVER_WAIT = 120.0
+"""The longest wait, in seconds, that a server may ask for and get."""
+
+_ABSURD_WAIT = 366 * 24 * 3600.0
+_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_RETRIED_STATUSES = (408, 409, 429)
+_FINAL_CODES = ("insufficient_quota", "credit_balance_exhausted")
+
+
+@dataclass(frozen=True)
+class BackoffStrategy:
+    """How waits grow when the server names none."""
+
+    initial_interval: int = 500
+    """The first wait, in milliseconds."""
+
+    max_interval: int = 8000
+    """The longest wait, in milliseconds."""
+
+    exponent: float = 2.0
+    """By what each wait is longer than the one before."""
+
+    max_elapsed_time: int = 3_600_000
+    """No retry begins later than this after the call's start, in milliseconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("initial_interval", "max_interval", "exponent", "max_elapsed_time"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """What is retried and how often.
+
+    Retried are failures to connect, connections lost before the answer's headers, and the statuses 408, 409, 429 and
+    500 upwards, unless the server says `x-should-retry: false` or the quota is used up.
+    """
+
+    strategy: Literal["backoff", "none"] = "backoff"
+    """`backoff`, or `none` for a single attempt."""
+
+    backoff: BackoffStrategy = field(default_factory=BackoffStrategy)
+    """How long to wait."""
+
+    retry_connection_errors: bool = True
+    """Whether failures without an answer are retried too."""
+
+    max_retries: int = 2
+    """The most attempts after the first."""
+
+    retry_read_timeouts: bool = False
+    """Whether to ask again when the answer did not come in time. The server may still be working, and billing."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("backoff", "none"):
+            raise ValueError(f"strategy: expected 'backoff' or 'none', got {self.strategy!r}")
+        if not isinstance(self.backoff, BackoffStrategy):
+            raise TypeError(f"backoff: expected a BackoffStrategy, got {type(self.backoff).__name__}")
+        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int):
+            raise TypeError(
+                f"max_retries: expected an integer, got {type(self.max_retries).__name__};"
+                " 0 or strategy='none' turns retries off"
+            )
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries: expected at least 0, got {self.max_retries}")
+
+    @property
+    def limit(self) -> int:
+        """The most attempts after the first, with the strategy taken into account."""
+        return self.max_retries if self.strategy == "backoff" else 0
+
+
+def should_retry_status(status: int, headers: Mapping[str, str], code: object = None, type_: object = None) -> bool:
+    """Tell whether an error answer is worth another attempt; the server's own `x-should-retry` decides first."""
+    wish = headers.get("x-should-retry", "").strip().lower()
+    if wish in ("true", "false"):
+        return wish == "true"
+    if code in _FINAL_CODES or type_ in _FINAL_CODES:
+        return False
+    return status in _RETRIED_STATUSES or status >= 500
+
+
+def server_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Read how many seconds the server asks to wait; `None` when it does not, or not in earnest.
+
+    `retry-after-ms` (0 means now) comes before `Retry-After` in seconds or as a date. What is not positive, not
+    finite, longer than a year or not readable counts as not said.
+
+    Args:
+        headers: the answer's headers, with names looked up in lower case.
+        now: seconds since 1970, to compare dates with.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None and 0 <= milliseconds <= _ABSURD_WAIT * 1000:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is None and text:
+        seconds = _seconds_until(text, now)
+    return seconds if seconds is not None and 0 < seconds <= _ABSURD_WAIT else None
+
+
+def backoff_wait(retry: int, strategy: BackoffStrategy, random: float) -> float:
+    """Give the seconds to wait before retry number `retry` (0 is the first), shortened by up to a quarter.
+
+    Args:
+        retry: how many retries there have been.
+        strategy: how waits grow.
+        random: a number from 0 to 1.
+    """
+    try:
+        grown = strategy.initial_interval * strategy.exponent**retry
+    except OverflowError:
+        grown = math.inf
+    return min(grown, strategy.max_interval) / 1000 * (1 - 0.25 * random)
+
+
+def retry_delay(
+    retry: int, headers: Mapping[str, str], strategy: BackoffStrategy, *, now: float, random: float
+) -> float | None:
+    """Give the seconds to wait before the next attempt; `None` when the server wants a longer wait than we grant."""
+    wait = server_wait(headers, now)
+    if wait is None:
+        return backoff_wait(retry, strategy, random)
+    return wait if wait <= MAX_SERVER_WAIT else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text and "_" not in text else None
+    except ValueError:
+        return None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _seconds_until(text: str, now: float) -> float | None:
+    if text.strip()[:3].lower() not in _WEEKDAYS:
+        return None
+    try:
+        parsed = parsedate_tz(text)
+        return mktime_tz(parsed) - now if parsed else None
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

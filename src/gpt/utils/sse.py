@@ -1,0 +1,112 @@
+"""Server-sent events from bytes, by the WHATWG rules; no HTTP, no JSON.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+Lines end with LF, CR or CRLF, wherever the bytes are cut. One leading byte-order mark is dropped. `data` stays
+bytes: whoever reads it decides what invalid UTF-8 means. One departure: a field named `error`, which llama.cpp sent
+before September 2025 and a strict parser would drop, counts as `event: error` with that data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    """One dispatched event."""
+
+    data: bytes
+    """The data lines, joined by LF."""
+
+    name: str = "message"
+    """The event's type."""
+
+    id: str = ""
+    """The last event id seen so far."""
+
+
+class Decoder:
+    """Turn chunks of an event stream into events, in linear time, holding no more than the unfinished event."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._after_cr = False
+        self._line: list[bytes] = []
+        self._data: list[bytes] = []
+        self._name = ""
+        self._id = ""
+        self._fresh = False
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes and give the events that they complete."""
+        if self._fresh and chunk[:6] == b"data: " and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10:
+            data = chunk[6:-2]
+            if b"\r" not in data:
+                return [Event(data, "message", self._id)]
+        events: list[Event] = []
+        for line in self._complete_lines(chunk):
+            if line:
+                self._read_field(line)
+            elif event := self._dispatch():
+                events.append(event)
+        self._fresh = not (self._line or self._data or self._name or self._after_cr)
+        return events
+
+    def end(self) -> Event | None:
+        """Say that the input has ended, and give the event that it left unfinished, if there is one.
+
+        The specification drops such an event. Some servers end a complete answer without the last blank line, so
+        the caller may want to look.
+        """
+        line = b"".join(self._line)
+        self._line = []
+        if line:
+            self._read_field(line)
+        return self._dispatch()
+
+    def _complete_lines(self, chunk: bytes) -> list[bytes]:
+        if self._head is not None:
+            chunk = self._without_bom(chunk)
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if not chunk:
+            return []
+        if b"\r" in chunk:
+            # The line is complete at its CR; an LF at the start of the next chunk belongs to it.
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._line:
+            lines[0] = b"".join(self._line) + lines[0]
+            self._line = []
+        if rest:
+            self._line.append(rest)
+        return lines
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        head = (self._head or b"") + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
+
+    def _read_field(self, line: bytes) -> None:
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+        elif field == b"event":
+            self._name = value.decode("utf-8", "replace")
+        elif field == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
+        elif field == b"error":
+            self._name = "error"
+            self._data.append(value)
+
+    def _dispatch(self) -> Event | None:
+        data, name = self._data, self._name or "message"
+        self._data, self._name = [], ""
+        return Event(b"\n".join(data), name, self._id) if data else None
