@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import requests
@@ -21,13 +21,20 @@ class KeyAuth(AuthBase):
     A callable auth is the one kind that `.netrc` cannot override, so it stands even where it adds nothing.
     """
 
-    def __init__(self, provider: Callable[[], tuple[str, str] | None], fallback: Any = None) -> None:
+    def __init__(
+        self,
+        provider: Callable[[], tuple[str, str] | None],
+        fallback: Any = None,
+        given: Container[str] = (),
+    ) -> None:
         self._provider = provider
+        self._given = given
         self._fallback = HTTPBasicAuth(*fallback) if isinstance(fallback, tuple) else fallback
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if header := self._provider():
-            request.headers[header[0]] = header[1]
+            if header[0].lower() not in self._given:
+                request.headers[header[0]] = header[1]
         elif callable(self._fallback):
             return self._fallback(request)
         return request

@@ -48,6 +48,9 @@ class Target:
     keyed: bool
     """Whether the key goes along: not when the caller's headers say otherwise."""
 
+    given: frozenset[str]
+    """The headers that the caller set or took off, in lower case: a key does not replace them."""
+
 
 def resolve_target(
     configuration: SDKConfiguration,
@@ -61,8 +64,7 @@ def resolve_target(
     extra: dict[str, tuple[str, str | None]] = {}
     for headers in (configuration.http_headers, call_headers or {}):
         extra.update((name.lower(), (name, value)) for name, value in headers.items())
-    # requests normalises the URL as it would on every call: quoting, international host names.
-    normal = requests.Request("POST", address).prepare().url or address
+    normal = _normalised(address)
     shown = url.redact(normal)
     return Target(
         url=normal,
@@ -72,7 +74,16 @@ def resolve_target(
         proxies=dict(get_environ_proxies(normal)) if configuration.client is None else {},
         userinfo=userinfo,
         keyed="authorization" not in extra,
+        given=frozenset(extra),
     )
+
+
+def _normalised(address: str) -> str:
+    """Let requests quote the URL and encode its host, as it would on every call."""
+    try:
+        return requests.Request("POST", address).prepare().url or address
+    except requests.RequestException:  # its text may show the query
+        raise ValueError(f"server_url: {url.redact(address)!r} cannot be sent to; check its host") from None
 
 
 def _headers(

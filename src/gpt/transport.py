@@ -163,7 +163,7 @@ class Transport:
         request.headers = target.headers.copy()
         request.headers["Content-Length"] = str(len(call.body))
         request.body = call.body
-        KeyAuth(provider, target.userinfo if target.keyed else None)(request)
+        KeyAuth(provider, target.userinfo if target.keyed else None, target.given)(request)
         return request
 
     def _prepare_by_session(self, call: _Call, provider: Any) -> requests.PreparedRequest:
@@ -171,7 +171,7 @@ class Transport:
         target = call.target
         fallback = (target.userinfo or getattr(self.session, "auth", None)) if target.keyed else None
         request = requests.Request(
-            "POST", target.url, headers=target.headers, data=call.body, auth=KeyAuth(provider, fallback)
+            "POST", target.url, headers=target.headers, data=call.body, auth=KeyAuth(provider, fallback, target.given)
         )
         try:
             return self.session.prepare_request(request)  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import SplitResult, unquote_plus, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlencode, urlsplit
 
 QueryValue = str | int | float | bool | Sequence[str | int | float | bool] | None
 
@@ -35,8 +35,10 @@ def check_base(text: str, name: str = "server_url") -> str:
     try:
         parts = urlsplit(text)
         _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"{name}: not a URL ({error})") from None
+    except ValueError:  # its text may show a part of a password
+        raise ValueError(f"{name}: not a URL; its host or port cannot be read") from None
+    if any(c <= " " or c == "\x7f" for c in parts.netloc):
+        raise ValueError(f"{name}: not a URL; its host contains a space or a control character")
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         raise ValueError(
             f"{name}: expected a URL such as https://api.openai.com/v1, got {redact(text)!r}"
@@ -46,7 +48,13 @@ def check_base(text: str, name: str = "server_url") -> str:
 
 
 def join(base: str, path: str, query: Mapping[str, QueryValue] | None = None) -> str:
-    """Append a path to a base URL; its own query stays, and `query` wins where both have a name."""
+    """Append a path to a base URL; its own query stays, and `query` wins where both have a name.
+
+    Raises:
+        TypeError: `query` is no mapping.
+    """
+    if query is not None and not isinstance(query, Mapping):
+        raise TypeError(f"query: expected a mapping of names to values, got {type(query).__name__}")
     parts = urlsplit(base)
     pairs = [pair for pair in parts.query.split("&") if pair]
     if query:
@@ -62,7 +70,7 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
     if parts.username is None:
         return url, None
     bare = parts._replace(netloc=_host(parts))
-    return bare.geturl(), (unquote_plus(parts.username), unquote_plus(parts.password or ""))
+    return bare.geturl(), (unquote(parts.username), unquote(parts.password or ""))
 
 
 def redact(url: str) -> str:
