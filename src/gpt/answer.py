@@ -91,9 +91,9 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
 def read_error_body(answer: Answer) -> bytes:
     """Read as much of an error's body as is worth reading, then let go of the connection; never raises."""
     answer.limit = min(answer.limit, _ERROR_BODY_LIMIT)
+    response: Any = answer.response
     body: list[bytes] = []
     try:
-        response: Any = answer.response
         if response._content is not False:
             return response.content or b""
         for chunk in iter_chunks(answer):
