@@ -12,10 +12,10 @@ import math
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -26,6 +26,8 @@ EXTRAS = "additional_properties"
 
 _ORJSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _MAX_DEPTH = 200
+_MAX_PATH = 60
+_AS_IS = frozenset({str, int, float, bool, list, tuple})
 _UNIONS = (Union, types.UnionType)
 
 
@@ -46,30 +48,13 @@ class Check(NamedTuple):
 class Plan:
     """What is known of one dataclass: computed once, used for every value."""
 
-    cls: type[Any]
     names: tuple[str, ...]
-    known: frozenset[str]
     required: tuple[str, ...]
-    defaults: dict[str, Any]
-    nested: tuple[tuple[str, Callable[[Any, str], Any]], ...]
     checks: tuple[Check, ...]
+    nested: tuple[str, ...]
     hints: dict[str, Any]
-
-
-def _compile_plan(cls: type[Any]) -> Plan:
-    hints = get_type_hints(cls)
-    declared = [field for field in fields(cls) if field.name != EXTRAS]
-    names = tuple(field.name for field in declared)
-    return Plan(
-        cls=cls,
-        names=names,
-        known=frozenset(names),
-        required=tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING),
-        defaults={f.name: f.default for f in declared if f.default is not MISSING},
-        nested=tuple(_nested_decoders(declared, hints)),
-        checks=tuple(_scalar_checks(names, hints)),
-        hints={name: hints[name] for name in names},
-    )
+    build: Callable[[dict[str, Any]], Any]
+    """Make an instance from a JSON object."""
 
 
 _plans: dict[type[Any], Plan] = {}
@@ -83,52 +68,83 @@ def plan_for(cls: type[Any]) -> Plan:
     return plan
 
 
+def _compile_plan(cls: type[Any]) -> Plan:
+    hints = get_type_hints(cls)
+    declared = [field for field in fields(cls) if field.name != EXTRAS]
+    names = tuple(field.name for field in declared)
+    required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
+    return Plan(
+        names=names,
+        required=required,
+        checks=tuple(_scalar_checks(names, hints)),
+        nested=tuple(name for name, _ in _nested(declared, hints)),
+        hints={name: hints[name] for name in names},
+        build=_compile_build(cls, declared, required, hints),
+    )
+
+
 def variants(hint: Any) -> tuple[Any, ...]:
     """List the members of a union without `None`; any other hint is its own only member."""
     members = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
     return tuple(member for member in members if member is not type(None))
 
 
-def _nested_decoders(declared: Iterable[Any], hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _compile_build(
+    cls: type[Any], declared: Iterable[Field[Any]], required: tuple[str, ...], hints: Mapping[str, Any]
+) -> Callable[[dict[str, Any]], Any]:
+    """Compile the way from a JSON object to an instance; this runs for every chunk of every stream."""
+    known = frozenset(field.name for field in declared)
+    defaults = {field.name: field.default for field in declared if field.default is not MISSING}
+    nested = tuple(_nested(declared, hints))
+    new = object.__new__
+
+    def build(data: dict[str, Any]) -> Any:
+        attributes = defaults | data
+        attributes[EXTRAS] = extras = {}
+        if not known >= data.keys():
+            for key in data:
+                if key not in known:
+                    extras[key] = data[key] if key == EXTRAS else attributes.pop(key)
+        for name in required:
+            if name not in data:
+                raise ShapeError(f"{name}: expected a value, got nothing")
+        for name, convert in nested:
+            value = attributes[name]
+            if value is not None or name in required:
+                attributes[name] = convert(value)
+        instance = new(cls)
+        instance.__dict__ = attributes
+        return instance
+
+    return build
+
+
+def _nested(declared: Iterable[Field[Any]], hints: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
     for field in declared:
-        strict = field.default is MISSING
         for hint in variants(hints[field.name]):
             if is_dataclass(hint):
-                yield field.name, _model_decoder(hint)
+                yield field.name, _one(plan_for(cast(type[Any], hint)).build)
             elif get_origin(hint) is list and is_dataclass(get_args(hint)[0]):
-                yield field.name, _list_decoder(get_args(hint)[0], strict=strict)
+                yield field.name, _many(field.name, plan_for(get_args(hint)[0]).build)
 
 
-def _model_decoder(cls: Any) -> Callable[[Any, str], Any]:
-    def decode_one(value: Any, _path: str) -> Any:
-        return decode(cls, value) if type(value) is dict else value
-
-    return decode_one
+def _one(build: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+    """Convert an object; what is none stays as it came."""
+    return lambda value: build(value) if type(value) is dict else value
 
 
-def _list_decoder(cls: Any, *, strict: bool) -> Callable[[Any, str], Any]:
-    def decode_list(value: Any, path: str) -> Any:
-        if type(value) is list:
-            try:
-                return [decode(cls, item) for item in value]
-            except ShapeError:
-                if strict:
-                    raise _first_misfit(cls, value, path) from None
-                return value
-        if strict:
-            raise ShapeError(f"{path}: expected a list of objects, got {describe(value)}")
-        return value
+def _many(name: str, build: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+    """Convert a list of objects; anything else is an error."""
 
-    return decode_list
+    def convert(values: Any) -> list[Any]:
+        if type(values) is not list:
+            raise ShapeError(f"{name}: expected a list of objects, got {describe(values)}")
+        for index, value in enumerate(values):
+            if type(value) is not dict:
+                raise ShapeError(f"{name}[{index}]: expected an object, got {describe(value)}")
+        return [build(value) for value in values]
 
-
-def _first_misfit(cls: Any, values: list[Any], path: str) -> ShapeError:
-    for index, value in enumerate(values):
-        try:
-            decode(cls, value)
-        except ShapeError as error:
-            return ShapeError(f"{path}[{index}]: {error}")
-    raise AssertionError("unreachable: some value did not decode")
+    return convert
 
 
 def decode(cls: type[T], data: Any) -> T:
@@ -139,25 +155,7 @@ def decode(cls: type[T], data: Any) -> T:
     """
     if type(data) is not dict:
         raise ShapeError(f"expected an object, got {describe(data)}")
-    plan = plan_for(cls)
-    attributes = plan.defaults | data
-    attributes[EXTRAS] = extras = {}
-    if not plan.known >= data.keys():
-        for key in data:
-            if key == EXTRAS:
-                extras[key] = data[key]
-            elif key not in plan.known:
-                extras[key] = attributes.pop(key)
-    for name in plan.required:
-        if name not in data:
-            raise ShapeError(f"{name}: expected a value, got nothing")
-    for name, convert in plan.nested:
-        value = attributes[name]
-        if value is not None or name in plan.required:
-            attributes[name] = convert(value, name)
-    instance = object.__new__(cls)
-    instance.__dict__ = attributes
-    return instance
+    return cast(T, plan_for(cls).build(data))
 
 
 def loads(data: bytes | str) -> Any:
@@ -173,10 +171,11 @@ def loads(data: bytes | str) -> Any:
 
 
 def _loads_leniently(data: bytes | str, error: ValueError) -> Any:
-    """Read with the standard library what orjson refuses by design: NaN, Infinity, a byte-order mark."""
-    text = data.decode() if isinstance(data, bytes) else data
-    if not ("NaN" in text or "Infinity" in text or text.startswith("\ufeff")):
+    """Read with the standard library what orjson refuses by design: NaN, Infinity, 1e999, half of an escaped
+    surrogate pair (a token may end there), a byte-order mark."""
+    if "ecursion" in str(error):
         raise error
+    text = data.decode() if isinstance(data, bytes) else data
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
@@ -190,7 +189,7 @@ def payload(obj: Any) -> dict[str, Any]:
     for name in plan_for(type(obj)).names:
         value = attributes[name]
         if value is not None:
-            result[name] = _string_keys(value, name) if isinstance(value, Mapping) else value
+            result[name] = value if type(value) in _AS_IS else _prepared(value, name)
     result.update(attributes.get(EXTRAS) or ())
     return result
 
@@ -241,13 +240,24 @@ def _plain(value: Any) -> Any:
     """Reduce what JSON writers do not know to what they do; the `default` of `orjson.dumps`."""
     if is_dataclass(value) and not isinstance(value, type):
         return payload(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    if isinstance(value, AbstractSet | bytes | bytearray | memoryview):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    if (as_list := getattr(value, "tolist", None)) is not None:
+        return as_list()
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, AbstractSet | bytes | bytearray | memoryview):
+    if isinstance(value, Iterable):
         return list(value)
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _prepared(value: Any, name: str) -> Any:
+    """Make keys strings, and a list of what can be iterated only once, so that an error can say where it is."""
+    if isinstance(value, Mapping):
+        return _string_keys(value, name)
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _string_keys(value: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
@@ -287,18 +297,35 @@ def _label(member: type) -> str:
     return names.get(member) or ("a string" if issubclass(member, str) else f"a {member.__name__}")
 
 
-def _check_types(obj: Any) -> None:
+def _check_types(obj: Any, path: str = "") -> None:
     attributes = vars(obj)
     plan = plan_for(type(obj))
     for name, exact, accepted, label in plan.checks:
         value = attributes[name]
         if value is None:
             if name in plan.required:
-                raise TypeError(f"{name}: expected {label}, got None")
-        elif type(value) not in exact and (isinstance(value, bool) or not isinstance(value, accepted)):
+                raise TypeError(f"{path}{name}: expected {label}, got None")
+        elif type(value) not in exact and not _is_one_of(_scalar(value), accepted):
             raise TypeError(
-                f"{name}: expected {label}, got {describe(value)} (a server's own form of it can be sent in {EXTRAS})"
+                f"{path}{name}: expected {label}, got {describe(value)}"
+                f" (a server's own form of it can be sent in {EXTRAS})"
             )
+    for name in plan.nested:
+        if is_dataclass(attributes[name]):
+            _check_types(attributes[name], f"{path}{name}.")
+    extras = attributes.get(EXTRAS)
+    if type(extras) is not dict and not isinstance(extras, Mapping | None):
+        raise TypeError(f"{path}{EXTRAS}: expected a dict, got {describe(extras)}")
+
+
+def _is_one_of(value: Any, accepted: tuple[type, ...]) -> bool:
+    """Tell whether a scalar has one of these types; `True` is no number."""
+    return isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
+
+
+def _scalar(value: Any) -> Any:
+    """Give the Python scalar of NumPy's, which a comparison or a reduction leaves behind."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _misfit(value: Any) -> Exception | None:
@@ -309,7 +336,7 @@ def _misfit(value: Any) -> Exception | None:
 def _misfits(value: Any, path: str, depth: int) -> Iterator[Exception]:
     where = path or "the request"
     if depth > _MAX_DEPTH:
-        yield ValueError(f"{where}: nested deeper than {_MAX_DEPTH} levels, or contains itself")
+        yield ValueError(f"{where[:_MAX_PATH]}…: nested deeper than {_MAX_DEPTH} levels, or contains itself")
     elif isinstance(value, str):
         if not _is_unicode(value):
             yield ValueError(f"{where}: a lone surrogate cannot be sent as UTF-8")
@@ -331,7 +358,7 @@ def _misfits_inside(value: Any, path: str, depth: int) -> Iterator[Exception]:
             if isinstance(key, str) and _is_unicode(key):
                 yield from _misfits(item, f"{path}.{key}" if path else key, depth + 1)
             else:
-                yield TypeError(f"{path or 'the request'}: expected string keys, got {describe(key)}")
+                yield TypeError(f"{path or 'the request'}: expected keys that are text, got {describe(key)}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _misfits(item, f"{path}[{index}]", depth + 1)
@@ -339,9 +366,19 @@ def _misfits_inside(value: Any, path: str, depth: int) -> Iterator[Exception]:
         try:
             plain = _plain(value)
         except TypeError:
-            yield TypeError(f"{path or 'the request'}: expected a JSON value, got {describe(value)}")
+            if not _is_written(value):
+                yield TypeError(f"{path or 'the request'}: expected a JSON value, got {describe(value)}")
         else:
             yield from _misfits(plain, path, depth + 1)
+
+
+def _is_written(value: Any) -> bool:
+    """Tell whether orjson itself has a form for a value (a UUID has one)."""
+    try:
+        orjson.dumps(value, option=_ORJSON_OPTIONS)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_unicode(text: str) -> bool:
@@ -359,8 +396,7 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        text = repr(value) if abs(value) < 1e30 else "a huge number"
-        return f"{type(value).__name__} {text}"
+        return f"{type(value).__name__} {value!r}" if abs(value) < 1e30 or value - value else "a huge number"
     if isinstance(value, str):
         return f"str {value!r}" if len(value) <= 20 else f"a str of {len(value)} characters"
     if isinstance(value, dict):
