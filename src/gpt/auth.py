@@ -29,7 +29,9 @@ class KeyAuth(AuthBase):
     ) -> None:
         self._provider = provider
         self._given = given
-        self._fallback = HTTPBasicAuth(*fallback) if isinstance(fallback, tuple) else fallback
+        self._fallback: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = (
+            HTTPBasicAuth(*fallback) if isinstance(fallback, tuple) else fallback
+        )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if header := self._provider():
@@ -49,8 +51,8 @@ def environment_key() -> str | None:
     return os.environ.get("OPENAI_API_KEY", "").strip() or None
 
 
-def key_header(security: object) -> tuple[str, str] | None:
-    """Turn a `Security` into a header, or `None` for keyless.
+def key_header(security: object, source: str = "security.api_key_auth") -> tuple[str, str] | None:
+    """Turn a `Security` into a header, or `None` for keyless; `source` is what messages call the key.
 
     Raises:
         TypeError: it is no `Security`, or its parts are no strings.
@@ -59,12 +61,12 @@ def key_header(security: object) -> tuple[str, str] | None:
     if not isinstance(security, Security):
         raise TypeError(f"security: expected a shared.Security, got {type(security).__name__}")
     if not isinstance(security.api_key_auth, str):
-        raise TypeError(f"security.api_key_auth: expected a string, got {type(security.api_key_auth).__name__}")
+        raise TypeError(f"{source}: expected a string, got {type(security.api_key_auth).__name__}")
     if not security.api_key_auth.strip():
         return None
     if not is_sendable(security.api_key_auth.strip()):
         raise ValueError(
-            "security.api_key_auth: the key contains a control character or one outside latin-1;"
+            f"{source}: the key contains a control character or one outside latin-1;"
             " was it copied with something around it?"
         )
     name = check_header_name(security.header, "security.header")
