@@ -65,4 +65,5 @@ class Model(DataClassJsonMixin):
         """
         from .schema import schema_for
 
+        options.pop("infer_missing", None)  # dataclasses-json's; nothing is missing here that could be inferred
         return schema_for(cls, **options)

@@ -40,13 +40,14 @@ class _ModelSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    model: type[Any]
+    built_class: type[Any]
+    """What it loads to. No model may have a field of this name."""
 
     @post_load
-    def _build(self, data: dict[str, Any], **_: Any) -> Any:
-        if self.partial:
-            data = {**dict.fromkeys(codec.plan_for(self.model).required), **data}
-        return codec.decode(self.model, data)
+    def _build(self, data: dict[str, Any], *, partial: Any = None, **_: Any) -> Any:
+        if self.partial or partial:
+            data = {**dict.fromkeys(codec.plan_for(self.built_class).required), **data}
+        return codec.decode(self.built_class, data)
 
     @post_dump(pass_original=True)
     def _dump(self, data: dict[str, Any], original: Any, **_: Any) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def _build_schema_class(cls: type[Any]) -> type[_ModelSchema]:
         name: _Checked(hint, required=name in plan.required, allow_none=type(None) in get_args(hint))
         for name, hint in plan.hints.items()
     }
-    return type(f"{cls.__name__}Schema", (_ModelSchema,), {**members, "model": cls})
+    return type(f"{cls.__name__}Schema", (_ModelSchema,), {**members, "built_class": cls})
 
 
 def schema_for(cls: type[Any], **options: Any) -> Schema:
@@ -100,7 +101,7 @@ def _matches(value: Any, form: Any) -> bool:
     if is_dataclass(form):
         return isinstance(value, Mapping)
     if isinstance(form, type) and issubclass(form, Enum):
-        return value in {member.value for member in form}
+        return any(value == member.value for member in form)
     return isinstance(value, form)
 
 
