@@ -7,6 +7,7 @@ list or object (FastAPI), a flat object (SGLang, old vLLM, FastChat), `message` 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 from . import codec
 
 _MAX_SHOWN = 500
+_MAX_NESTED = 8
+_TOO_DEEP = "(nested too deep to show)"
+_MESSAGE_NAMES = ("message", "msg", "detail", "text", "description", "error_description", "error", "errors")
+_MESSAGE_NAMES += ("title", "Message", "reason")
 _TYPE_NAMES = ("type", "error_type")
 _CODE_NAMES = ("code", "http_status_code", "status", "statusCode", "error_code", "status_code")
 
@@ -40,17 +45,22 @@ def read_error(body: str | bytes) -> ErrorDetails:
 
 def read_error_data(data: Any) -> ErrorDetails:
     """Read an error from parsed JSON."""
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]  # Google's form
     if not isinstance(data, dict):
         return ErrorDetails(message=_shown(data))
     inner = _unwrap(data)
     if not isinstance(inner, dict):
-        return ErrorDetails(message=_shown(inner), type=_text(data.get("error_type")))
-    return ErrorDetails(
-        message=_shown(_first(inner, "message", "msg", "detail", "text", "description", "error")),
+        return ErrorDetails(_shown(inner), _text(data.get("error_type")), _code(_first(data, *_CODE_NAMES)))
+    details = ErrorDetails(
+        message=_shown(_first(inner, *_MESSAGE_NAMES)),
         type=_text(_first(inner, *_TYPE_NAMES)) or _text(_first(data, *_TYPE_NAMES)),
         code=_code(_first(inner, *_CODE_NAMES)) or _code(_first(data, *_CODE_NAMES)),
         param=_text(inner.get("param")) or _text(data.get("param")),
     )
+    if details == ErrorDetails() and data:
+        return ErrorDetails(message=one_line(_compact(data)))
+    return details
 
 
 def is_error(data: Any) -> bool:
@@ -107,42 +117,47 @@ def _code(value: Any) -> str | int | None:
     return value if type(value) is int else _text(value)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, depth: int = 0) -> str:
     """Make one readable line of a message of any form."""
     if value is None:
         return ""
+    if depth > _MAX_NESTED:
+        return _TOO_DEEP
     if isinstance(value, list):
-        return _clip("; ".join(filter(None, map(_issue, value[:5]))))
+        return one_line("; ".join(filter(None, (_issue(item, depth + 1) for item in value[:5]))))
     if isinstance(value, dict):
-        return _clip(_shown(_first(value, "message", "msg", "detail")) or _compact(value))
-    return _clip(value if isinstance(value, str) else _compact(value))
+        return one_line(_shown(_first(value, *_MESSAGE_NAMES), depth + 1) or _compact(value))
+    return one_line(value if isinstance(value, str) else _compact(value))
 
 
-def _issue(item: Any) -> str:
+def _issue(item: Any, depth: int) -> str:
     """Say a validation problem as FastAPI lists it: where, then what."""
     if isinstance(item, dict) and "msg" in item:
         place = item.get("loc")
-        where = ".".join(str(part) for part in place) if isinstance(place, list) else ""
-        return f"{where}: {item['msg']}" if where else str(item["msg"])
-    return _shown(item)
+        where = ".".join(str(part) for part in place[:9]) if isinstance(place, list) else ""
+        said = _shown(item["msg"], depth)
+        return f"{where}: {said}" if where else said
+    return _shown(item, depth)
 
 
 def _compact(value: Any) -> str:
     try:
-        return str(value) if not isinstance(value, dict | list) else codec.dump_payload({"_": value})[5:-1].decode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
-        return "(unreadable)"
+        return _TOO_DEEP
 
 
 def _from_text(text: str) -> str:
     head = text[:4096]
     if re.match(r"\s*<", head):
-        title = re.search(r"<title[^>]*>(.*?)</title>", head, re.IGNORECASE | re.DOTALL)
+        title = re.search(r"<title[^>]*>([^<]*)</title>", head, re.IGNORECASE)
         stripped = title.group(1) if title else re.sub(r"<[^>]*>", " ", head)
-        return _clip(f"an HTML page: {' '.join(stripped.split())}")
-    return _clip(head)
+        return one_line(f"an HTML page: {' '.join(stripped.split())}")
+    return one_line(head)
 
 
-def _clip(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
+def one_line(text: str, limit: int = _MAX_SHOWN) -> str:
+    """Make text from a server fit for a terminal and a log: one line, not too long, nothing that is not printable."""
+    text = " ".join(text[: limit * 8].split())
+    text = text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -10,7 +10,7 @@ import requests
 
 from ...utils import headers, url
 from ...utils.deadline import Deadline
-from ...utils.errorbody import ErrorDetails, read_error, status_in
+from ...utils.errorbody import ErrorDetails, one_line, read_error, status_in
 from ...utils.failures import Failure
 from ...utils.retries import MAX_SERVER_WAIT, server_wait
 from .sdkerror import (
@@ -24,6 +24,8 @@ from .sdkerror import (
 )
 
 E = TypeVar("E", bound=SDKError)
+
+_MAX_FACT = 100
 
 _ADVICE = {
     401: "check the key: security=shared.Security(api_key_auth=...), or OPENAI_API_KEY",
@@ -67,11 +69,11 @@ def in_band_error(response: requests.Response, data: object, body: str) -> APISt
 
 def unreadable(response: requests.Response, body: bytes, problem: str, cause: str = "") -> ResponseValidationError:
     """Make the error for an answer that is no completion."""
-    kind = response.headers.get("Content-Type") or "no content type"
+    kind = one_line(response.headers.get("Content-Type") or "no content type", _MAX_FACT)
     message = f"{host_of(response)} answered {response.status_code} ({kind}), but {problem}"
     message += f"; it begins {body[:80]!r}" if body else "; it is empty"
     if request_id := headers.request_id(response.headers):
-        message += f" (request id {request_id})"
+        message += f" (request id {one_line(request_id, _MAX_FACT)})"
     if cause:
         message += f". Likely cause: {cause}"
     return ResponseValidationError(message, response.status_code, body.decode("utf-8", "replace"), response)
@@ -114,6 +116,8 @@ def deadline_error(host: str, deadline: Deadline, response: requests.Response | 
 
 def interrupted(response: requests.Response, reason: str, failure: Failure | None = None) -> StreamInterruptedError:
     """Make the error for a stream that stopped half-way."""
+    if failure is not None:
+        reason = f"{reason} ({failure.text})"
     message = f"the stream from {host_of(response)} {reason}; what had come is in .partial"
     error = StreamInterruptedError(message, *_status_of(response))
     return _caused(error, failure) if failure else error
@@ -138,11 +142,12 @@ def _phrase(status: int, response: requests.Response) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return str(response.reason or "error")
+        return one_line(str(response.reason or "error"), _MAX_FACT)
 
 
 def _facts(details: ErrorDetails, response: requests.Response) -> str:
-    facts = [f"{name} {value}" for name, value in _named(details, response) if value not in (None, "")]
+    named = _named(details, response)
+    facts = [f"{name} {one_line(str(value), _MAX_FACT)}" for name, value in named if value not in (None, "")]
     return f" ({', '.join(facts)})" if facts else ""
 
 
@@ -157,7 +162,7 @@ def _named(details: ErrorDetails, response: requests.Response) -> list[tuple[str
 
 def _advice(status: int, details: ErrorDetails, response: requests.Response, now: float) -> str:
     if 300 <= status < 400:
-        location = url.redact(response.headers.get("Location", ""))
+        location = one_line(url.redact(response.headers.get("Location", "")))
         return f"redirects are not followed; the server points to {location or 'nowhere'}: use that as server_url"
     if "insufficient_quota" in (details.code, details.type):
         return "the quota is used up: check plan and billing; asking again does not help"
