@@ -57,7 +57,7 @@ class Completions:
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
-        stream = bool(codec.payload(request).get("stream"))
+        stream = bool(request.additional_properties.get("stream", request.stream))
         options = Options(retries, timeout, deadline, http_headers, query, server_url)
         answer = self._transport.post(PATH, body, stream=stream, options=options)
         result = operations.CreateCompletionResponse(

@@ -84,6 +84,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self) -> None:
         self._pools: dict[str | None, Any] = {}
+        self._paths: dict[str | None, str] = {}
         super().__init__(pool_connections=_HOSTS, pool_maxsize=_POOL_WIDTH)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -104,16 +105,27 @@ class _Adapter(HTTPAdapter):
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
             super().cert_verify(pool, request.url, verify, cert)
             if len(self._pools) >= _CACHED_POOLS:
-                self._pools.clear()
+                self._forget()
             self._pools[request.url] = pool
         return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Look up what the request line says of a URL: its path, or all of it for a proxy."""
+        path = self._paths.get(request.url)
+        if path is None:
+            path = self._paths[request.url] = super().request_url(request, proxies)
+        return path
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Do nothing: it is done once, when the pool is found."""
 
     def close(self) -> None:
-        self._pools.clear()
+        self._forget()
         super().close()
+
+    def _forget(self) -> None:
+        self._pools.clear()
+        self._paths.clear()
 
 
 class _HoldsDeadlines:

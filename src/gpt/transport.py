@@ -36,6 +36,7 @@ from .utils.unset import UNSET, Unset
 logger = logging.getLogger("gpt")
 
 _TARGETS = 16
+_address = lru_cache(_TARGETS)(url.join)
 _SHORTEST = 0.001
 
 
@@ -77,7 +78,7 @@ class Transport:
     def prepare(self, path: str) -> None:
         """Resolve the client's own server now, with the environment's proxies as they are at construction."""
         for stream in (False, True):
-            self._target(url.join(self._configuration.server_url, path), stream=stream)
+            self._target(_address(self._configuration.server_url, path), stream=stream)
 
     def close(self) -> None:
         """Close the idle connections of our own session."""
@@ -110,7 +111,7 @@ class Transport:
     def _call(self, path: str, body: bytes, stream: bool, options: Options) -> _Call:
         configuration = self._configuration
         base = url.check_base(options.server_url) if options.server_url else configuration.server_url
-        address = url.join(base, path, options.query)
+        address = url.join(base, path, options.query) if options.query else _address(base, path)
         if options.http_headers:
             headers = check_headers(options.http_headers)
             target = resolve_target(configuration, address, stream=stream, call_headers=headers)
@@ -131,10 +132,10 @@ class Transport:
     def _attempt(self, call: _Call) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
         """Make one attempt: give its answer, or its error and whether another attempt may mend it."""
         started = time.monotonic()
-        send = partial(self._send, call)
+        hooks = self._configuration.hooks
         try:
             request = self._prepare(call)
-            response = chain(self._configuration.hooks, send)(request)
+            response = chain(hooks, partial(self._send, call))(request) if hooks else self._send(call, request)
         except errors.APIConnectionError as error:
             if error._failure is None:  # a hook's own
                 raise
