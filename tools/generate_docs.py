@@ -59,7 +59,18 @@ def _page(cls: Class, known: dict[tuple[str, str], Class]) -> str:
     else:
         parts += _fields(cls, known)
     parts += _methods(cls)
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _linked("\n\n".join(part for part in parts if part) + "\n", cls, known)
+
+
+def _linked(text: str, cls: Class, known: dict[tuple[str, str], Class]) -> str:
+    """Link the classes that the prose names as code; where two have one name, the one of the page's own package."""
+
+    def link(match: re.Match[str]) -> str:
+        keys = [key for key in known if key[1] == match[1] and key != (cls.package, cls.name)]
+        own = next((key for key in keys if key[0] == cls.package), keys[0] if keys else None)
+        return f"[`{match[1]}`](../{own[0]}/{own[1].lower()}.md)" if own else match[0]
+
+    return re.sub(r"(?<![\[`])`([A-Z]\w+)`(?!\])", link, text)
 
 
 def _fields(cls: Class, known: dict[tuple[str, str], Class]) -> list[str]:
