@@ -1,0 +1,61 @@
+"""What scoring a text gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Score:
+    """The log-probabilities (natural logarithm) of one text, token by token."""
+
+    text: str
+    """What was scored: the text as it was given, without its context; of token ids, the server's text for them."""
+
+    tokens: tuple[str, ...]
+    """Its tokens, as the server writes them."""
+
+    logprobs: tuple[float | None, ...]
+    """The log-probability of each token, given all before it. Only the first token of a text without a context has
+    `None`: there is nothing to predict it from."""
+
+    offsets: tuple[int, ...]
+    """Where each token begins in `text`, in characters. Negative for a token that begins in the context: it counts
+    whole, since its probability cannot be divided."""
+
+    top_logprobs: tuple[Mapping[str, float], ...] = ()
+    """For each token the likeliest ones at its position; empty where the server sent none."""
+
+    logprob_sum: float = field(init=False)
+    """The log-probability of the text: the sum over its tokens, `None` left out; NaN when none is left."""
+
+    logprob_mean: float = field(init=False)
+    """The mean over the tokens that have one; NaN when none has."""
+
+    perplexity: float = field(init=False)
+    """`exp(-logprob_mean)`: 1 for a text that was certain; infinite with a token of probability 0."""
+
+    def __post_init__(self) -> None:
+        known = [value for value in self.logprobs if value is not None]
+        total = math.fsum(known) if known else math.nan
+        mean = total / len(known) if known else math.nan
+        object.__setattr__(self, "logprob_sum", total)
+        object.__setattr__(self, "logprob_mean", mean)
+        object.__setattr__(self, "perplexity", _perplexity(mean))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether each token was the likeliest one, as far as `top_logprobs` tells."""
+        return all(
+            logprob is None or logprob >= max(top.values(), default=-math.inf)
+            for logprob, top in zip(self.logprobs, self.top_logprobs, strict=False)
+        )
+
+
+def _perplexity(mean: float) -> float:
+    try:
+        return math.exp(-mean)
+    except OverflowError:
+        return math.inf
