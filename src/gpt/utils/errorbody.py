@@ -17,8 +17,10 @@ from . import codec
 _MAX_SHOWN = 500
 _MAX_NESTED = 8
 _TOO_DEEP = "(nested too deep to show)"
-_MESSAGE_NAMES = ("message", "msg", "detail", "text", "description", "error_description", "error", "errors")
-_MESSAGE_NAMES += ("title", "Message", "reason")
+_MESSAGE_NAMES = (
+    *("message", "msg", "detail", "text", "description", "error_description"),
+    *("error", "errors", "title", "Message", "reason"),
+)
 _TYPE_NAMES = ("type", "error_type")
 _CODE_NAMES = ("code", "http_status_code", "status", "statusCode", "error_code", "status_code")
 
