@@ -108,6 +108,12 @@ class Gpt:
         other._start(self.sdk_configuration, self._transport)
         return other
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gpt:
+        """Give another client with the same settings and connections of its own."""
+        other = object.__new__(type(self))
+        other._start(self.sdk_configuration)
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         return {"sdk_configuration": self.sdk_configuration}
 

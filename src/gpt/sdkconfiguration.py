@@ -24,8 +24,6 @@ DEFAULT_TIMEOUT = (5.0, 600.0)
 DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """How large an answer may be, decompressed."""
 
-_CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SDKConfiguration:
@@ -81,7 +79,9 @@ class SDKConfiguration:
     def _static_header(self) -> tuple[str, str] | None:
         if self.security is not None:
             return auth.key_header(self.security)
-        return auth.key_header(Security(api_key_auth=self.environment_key)) if self.environment_key else None
+        if self.environment_key is None:
+            return None
+        return auth.key_header(Security(api_key_auth=self.environment_key), "OPENAI_API_KEY")
 
     def key_header(self) -> tuple[str, str] | None:
         """Give the header that carries the key of this attempt; `None` when there is none."""
@@ -104,6 +104,12 @@ class SDKConfiguration:
             f"hooks={len(self.hooks)}",
         ]
         return f"SDKConfiguration({', '.join(parts)})"
+
+    def __copy__(self) -> SDKConfiguration:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SDKConfiguration:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         refuse_to_pickle_keys(self)
@@ -134,7 +140,7 @@ def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
     if url.split_userinfo(configuration.server_url)[1]:
         raise TypeError("a client with user:password@ in its server URL is not pickled; give security= a function")
     for name, value in configuration.http_headers.items():
-        if value is not None and any(word in name.lower() for word in _CREDENTIAL_WORDS):
+        if value is not None and auth.is_credential(name):
             raise TypeError(f"a client with {name} in http_headers is not pickled; give security= a function")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from .answer import Answer, read_error_body
-from .auth import KeyAuth, check_headers, no_key
+from .auth import KeyAuth, check_headers, is_credential, no_key
 from .hooks import chain
 from .models import errors
 from .models.errors.describe import connection_error, deadline_error, status_error
@@ -145,7 +145,7 @@ class Transport:
         if 200 <= response.status_code < 300:
             return response, None, False
         body = read_error_body(Answer(response, self._configuration.max_response_bytes, call.deadline))
-        status = status_error(response, body, secret=_key_in(request), now=time.time())
+        status = status_error(response, body, secrets=_credentials_in(request), now=time.time())
         return (
             None,
             status,
@@ -243,9 +243,9 @@ def _is_mendable(failure: Failure, retries: RetryConfig) -> bool:
     return retries.retry_connection_errors and failure.kind in ("connection", "connect timeout")
 
 
-def _key_in(request: requests.PreparedRequest) -> str:
-    """Find the key that was sent, to keep it out of a message should the server repeat it."""
-    return str(request.headers.get("Authorization") or "").removeprefix("Bearer ")
+def _credentials_in(request: requests.PreparedRequest) -> list[str]:
+    """Find the keys that were sent, to keep them out of a message should the server repeat them."""
+    return [str(value).removeprefix("Bearer ") for name, value in request.headers.items() if is_credential(name)]
 
 
 def _log(call: _Call, started: float, outcome: object, response: requests.Response | None) -> None:

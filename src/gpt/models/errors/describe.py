@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ E = TypeVar("E", bound=SDKError)
 
 _MAX_FACT = 100
 
+_SHORTEST_SECRET = 6
+"""Shorter keys are placeholders (`x`, `EMPTY`), and replacing them would spoil the message."""
+
 _ADVICE = {
     401: "check the key: security=shared.Security(api_key_auth=...), or OPENAI_API_KEY",
     402: "the account has no credit left",
@@ -36,13 +40,15 @@ _ADVICE = {
 }
 
 
-def status_error(response: requests.Response, body: bytes, *, secret: str = "", now: float = 0.0) -> APIStatusError:
+def status_error(
+    response: requests.Response, body: bytes, *, secrets: Iterable[str] = (), now: float = 0.0
+) -> APIStatusError:
     """Make the error for an answer whose status is not 2xx.
 
     Args:
         response: the answer, its body read or given up.
         body: what was read of the body.
-        secret: the key that was sent, taken out of the message should the server repeat it.
+        secrets: the keys that were sent, taken out of the message should the server repeat them.
         now: seconds since 1970.
     """
     text = body.decode("utf-8", "replace")
@@ -52,8 +58,9 @@ def status_error(response: requests.Response, body: bytes, *, secret: str = "", 
     message = f"{status} {_phrase(status, response)} from {host_of(response)}: {said}{_facts(details, response)}"
     if advice := _advice(status, details, response, now):
         message += f"; {advice}"
-    if secret:
-        message = message.replace(secret, "***")
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            message = message.replace(secret, "***")
     return status_error_class(status)(message, status, text, response)
 
 

@@ -1,0 +1,299 @@
+"""The client: its options, what it takes from the environment, its life."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import threading
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+import requests
+from calling import OK, ONCE, ask, make, request, text
+from support.http_server import ScriptedServer, sse_answer
+
+import gpt
+from gpt.models import shared
+from gpt.sdkconfiguration import SERVERS
+from gpt.utils import RetryConfig
+
+LOCAL = "http://localhost:1/v1"
+
+
+def test_a_bare_client_goes_to_openai_without_a_key() -> None:
+    """Without options and environment the first server of the specification is used, keyless."""
+    s = gpt.Gpt()
+    assert SERVERS == ("https://api.openai.com/v1",)
+    assert s.sdk_configuration.server_url == SERVERS[0]
+    assert s.sdk_configuration.get_server_details() == (SERVERS[0], {})
+    assert s.sdk_configuration.key_header() is None
+    assert s.sdk_configuration.timeout == (5.0, 600.0)
+    assert s.sdk_configuration.retry_config == RetryConfig()
+    assert gpt.Gpt(server_idx=0).sdk_configuration.server_url == SERVERS[0]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_blank_environment_variables_are_unset(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    """Docker and CI set variables to nothing; that says nothing."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, blank)
+    configuration = gpt.Gpt(server_url=blank).sdk_configuration
+    assert configuration.server_url == SERVERS[0]
+    assert configuration.key_header() is None
+    assert configuration.environment_headers == {}
+
+
+def test_the_environment_configures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, server, organization and project come from the environment and reach the wire."""
+    with ScriptedServer() as server:
+        server.reply(OK)
+        monkeypatch.setenv("OPENAI_BASE_URL", f" {server.url}/ ")
+        monkeypatch.setenv("OPENAI_API_KEY", " sk-env\n")
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+        with gpt.Gpt() as s:
+            assert text(ask(s)) == " ok"
+        sent = server.requests[0]
+        assert sent.path == "/v1/completions"
+        assert sent.header("authorization") == "Bearer sk-env"
+        assert (sent.header("openai-organization"), sent.header("openai-project")) == ("org-1", "proj-1")
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server given by URL or index is not replaced by the environment's."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
+    assert gpt.Gpt(server_url=LOCAL).sdk_configuration.server_url == LOCAL
+    assert gpt.Gpt(server_idx=0).sdk_configuration.server_url == SERVERS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL: expected a URL"),
+        ("OPENAI_API_KEY", "sk\x07hidden", "OPENAI_API_KEY: the key contains a control character"),
+        ("OPENAI_ORG_ID", "org\x07hidden", "OPENAI_ORG_ID: it contains a character"),
+    ],
+)
+def test_bad_environment_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    """A variable that cannot be used is an error at construction that names it and shows no key."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=said) as caught:
+        gpt.Gpt()
+    assert "hidden" not in str(caught.value)
+
+
+def test_url_params_fill_the_server_url() -> None:
+    """An Azure address is written once and filled per client."""
+    s = gpt.Gpt(
+        server_url="https://{resource}.openai.azure.com/openai/deployments/{deployment}?api-version=1",
+        url_params={"resource": "r", "deployment": "d"},
+    )
+    assert s.sdk_configuration.server_url == "https://r.openai.azure.com/openai/deployments/d?api-version=1"
+    with pytest.raises(ValueError, match=r"no value for \{resource\}"):
+        gpt.Gpt(server_url="https://{resource}.example")
+
+
+BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"security": "sk-hidden"}, TypeError, "security: expected a shared.Security, got str"),
+    ({"security": shared.Security(api_key_auth=None)}, TypeError, "api_key_auth: expected a string, got NoneType"),  # type: ignore[arg-type]
+    ({"security": shared.Security(api_key_auth="k", header="a b")}, ValueError, "security.header: not the name"),
+    ({"server_url": b"http://a"}, TypeError, "server_url: expected a string, got bytes"),
+    ({"server_url": "a/v1"}, ValueError, "server_url: expected a URL such as"),
+    ({"server_url": "http://*.a/v1"}, ValueError, "server_url: 'http://\\*.a/v1/completions' cannot be sent to"),
+    ({"server_idx": 1}, ValueError, "server_idx: expected 0 to 0, got 1"),
+    ({"server_idx": True}, TypeError, "server_idx: expected an integer, got bool"),
+    ({"client": object()}, TypeError, "client: expected a requests.Session .* got object"),
+    ({"client": "http://a"}, TypeError, "client: expected a requests.Session"),
+    ({"retry_config": 3}, TypeError, "RetryConfig, got int"),
+    ({"timeout": 0}, ValueError, "timeout: expected a positive number of seconds, got 0"),
+    ({"timeout": -1.5}, ValueError, "timeout: expected a positive"),
+    ({"timeout": math.nan}, ValueError, "timeout: expected a positive"),
+    ({"timeout": math.inf}, ValueError, "timeout: .*None means no limit"),
+    ({"timeout": "5"}, TypeError, "timeout: expected a number of seconds or None, got str"),
+    ({"timeout": True}, TypeError, "timeout: .* got bool"),
+    ({"timeout": (1, 2, 3)}, ValueError, "timeout: expected \\(connect, read\\), got 3 values"),
+    ({"timeout": (1, 0)}, ValueError, "timeout\\[1\\]: expected a positive"),
+    ({"deadline": 0}, ValueError, "deadline: expected a positive"),
+    ({"deadline": "1"}, TypeError, "deadline: expected a number"),
+    ({"http_headers": [("a", "b")]}, TypeError, "http_headers: expected a mapping, got list"),
+    ({"http_headers": {"a": 1}}, TypeError, "http_headers\\['a'\\]: expected a string or None, got int"),
+    ({"http_headers": {1: "a"}}, TypeError, "http_headers: expected header names to be strings, got int"),
+    ({"hooks": print}, TypeError, "hooks: expected a list of functions, got a single one"),
+    ({"hooks": ["a"]}, TypeError, "hooks: expected functions .* got str"),
+    ({"max_response_bytes": 0}, ValueError, "max_response_bytes: expected at least 1, got 0"),
+    ({"max_response_bytes": 1.5}, TypeError, "max_response_bytes: expected an integer, got float"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "said"), BAD_OPTIONS, ids=lambda value: str(value)[:40])
+def test_bad_options(options: dict[str, Any], kind: type[Exception], said: str) -> None:
+    """A wrong option fails at construction, and the message says which, what was expected and what came."""
+    with pytest.raises(kind, match=said) as caught:
+        gpt.Gpt(**options)
+    assert type(caught.value) is kind
+    assert "hidden" not in str(caught.value)
+
+
+BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"retries": None}, TypeError, "retries: None is ambiguous.*strategy='none'"),
+    ({"retries": 3}, TypeError, "retries: expected a utils.RetryConfig, got int"),
+    ({"timeout": 0}, ValueError, "timeout: expected a positive"),
+    ({"deadline": -1}, ValueError, "deadline: expected a positive"),
+    ({"http_headers": {"Host": "a"}}, ValueError, "Host is set by the client"),
+    ({"query": "a=b"}, TypeError, "query: expected a mapping"),
+    ({"server_url": "a"}, ValueError, "server_url: expected a URL"),
+    ({"server_url": 1}, TypeError, "server_url: expected a string, got int"),
+    ({"server_url": "http://*.a/v1?key=hidden"}, ValueError, "server_url: .* cannot be sent to"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "said"), BAD_CALLS, ids=lambda value: str(value)[:40])
+def test_bad_call_options(options: dict[str, Any], kind: type[Exception], said: str) -> None:
+    """A wrong option of a call fails before anything is sent."""
+    with ScriptedServer() as server, make(server.url) as s:
+        with pytest.raises(kind, match=said) as caught:
+            ask(s, **options)
+        assert server.connections == 0
+    assert type(caught.value) is kind
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [{"model": "m", "prompt": "p"}, None, "Say"])
+def test_a_request_is_a_request(bad: Any) -> None:
+    """Anything but the request model is a TypeError, in both operations."""
+    s = make(LOCAL)
+    with pytest.raises(TypeError, match=r"request: expected a shared\.CreateCompletionRequest, got"):
+        s.completions.create_completion(bad)
+    with pytest.raises(TypeError, match=r"request: expected a shared\.CreateCompletionRequest, got"):
+        s.completions.stream_completion(bad)
+
+
+def test_required_arguments() -> None:
+    """A call without a request names it."""
+    with pytest.raises(TypeError, match="request"):
+        make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[misc]
+
+
+def test_the_configuration_is_frozen() -> None:
+    """Settings do not change under a running client; `replace` makes another configuration."""
+    configuration = gpt.Gpt(server_url=LOCAL).sdk_configuration
+    with pytest.raises(FrozenInstanceError):
+        configuration.deadline = 1.0  # type: ignore[misc]
+    assert replace(configuration, deadline=2).deadline == 2.0
+
+
+def test_no_repr_shows_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client, configuration and security say where they go and whether there is a key, not which."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    for s in (
+        gpt.Gpt(server_url="http://u:hidden@localhost/v1?key=hidden"),
+        gpt.Gpt(security=shared.Security(api_key_auth="hidden"), http_headers={"X-Key": "hidden"}, server_url=LOCAL),
+    ):
+        shown = f"{s!r} {s} {s.sdk_configuration!r} {s.sdk_configuration.security!r} {s.completions!r}"
+        assert "http://localhost" in shown
+        assert "key=set" in shown
+        assert "hidden" not in shown
+    assert "key=none" in repr(gpt.Gpt(security=shared.Security(api_key_auth=""), server_url=LOCAL))
+    assert "key=callable" in repr(gpt.Gpt(security=lambda: shared.Security(api_key_auth="hidden")))
+
+
+def test_the_user_agent_says_who_asks() -> None:
+    """The package, its version, Python and requests are named, and the version is public."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        ask(s)
+        agent = server.requests[0].header("user-agent") or ""
+    assert re.fullmatch(r"gpt-sdk/[\d.]+\S* python/3\.\d+ requests/[\d.]+", agent)
+    assert agent.startswith(f"gpt-sdk/{gpt.__version__} ")
+
+
+def test_copy_shares_connections_and_deepcopy_does_not() -> None:
+    """A copy works on the same connections, a deep copy on its own, both with the key; neither closes the other's."""
+    with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
+        server.reply(OK)
+        shallow, deep = copy.copy(s), copy.deepcopy(s)
+        assert shallow.sdk_configuration is deep.sdk_configuration is s.sdk_configuration
+        assert [text(ask(each)) for each in (s, shallow, deep)] == [" ok"] * 3
+        assert [sent.connection for sent in server.requests] == [1, 1, 2]
+        assert {sent.header("authorization") for sent in server.requests} == {"Bearer k"}
+        deep.close()
+        assert text(ask(s)) == " ok"
+        assert server.requests[-1].connection == 1
+        assert copy.copy(s.sdk_configuration) is copy.deepcopy(s.sdk_configuration) is s.sdk_configuration
+
+
+def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
+    """`with` closes the idle connections; asking again opens a new one."""
+    with ScriptedServer() as server:
+        server.reply(OK)
+        with make(server.url) as s:
+            ask(s)
+            assert server.open_connections == 1
+        server.wait_open(0)
+        s.close()
+        assert text(ask(s)) == " ok"
+        s.close()
+        server.wait_open(0)
+
+
+def test_the_users_session_is_not_closed() -> None:
+    """A session that was given stays open behind the block."""
+    with ScriptedServer() as server, requests.Session() as session:
+        server.reply(OK)
+        with make(server.url, client=session) as s:
+            ask(s)
+        session.get(server.url)
+        assert {sent.connection for sent in server.requests} == {1}
+
+
+def test_close_from_other_threads() -> None:
+    """Closing again and again under running calls spoils none of the later ones."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        closing = threading.Event()
+
+        def keep_closing() -> None:
+            while not closing.is_set():
+                s.close()
+
+        threads = [threading.Thread(target=keep_closing) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(100):
+                assert text(ask(s)) == " ok"
+        finally:
+            closing.set()
+            for thread in threads:
+                thread.join()
+        assert text(ask(s, retries=ONCE)) == " ok"
+
+
+def test_close_leaves_running_streams_alone() -> None:
+    """A stream that is being read goes on to its end after `close`."""
+    gate = threading.Event()
+    with ScriptedServer() as server, make(server.url) as s:
+        chunk = {"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}
+        server.reply(sse_answer(chunk, gate, chunk))
+        with s.completions.stream_completion(request()) as stream:
+            next(stream)
+            s.close()
+            gate.set()
+            assert next(stream).choices[0].text == "a"
+            assert stream.collect().choices[0].text == "aa"
+
+
+def test_streams_and_answers_mix_on_one_client() -> None:
+    """The same client streams and asks; one connection serves both."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.answer_with(lambda sent: sse_answer(sent.json()["x"]) if sent.json().get("stream") else OK)
+        chunk = {"choices": [{"text": "s", "index": 0, "finish_reason": "stop"}]}
+        ask_with = request(additional_properties={"x": chunk})
+        for _ in range(3):
+            assert text(ask(s)) == " ok"
+            assert s.completions.stream_completion(ask_with).collect().choices[0].text == "s"
+        assert server.connections == 1
