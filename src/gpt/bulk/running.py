@@ -1,0 +1,278 @@
+"""The side of a run that is with the caller: it feeds an executor and hands out what comes back."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from ..models.shared import CreateCompletionRequest
+from ..sdk import Gpt
+from ..utils import codec
+from .asking import Asker, Reply, ask, ask_from_afar
+from .gate import Gate
+from .outcome import Outcome
+from .threads import Threads
+
+Tag = TypeVar("Tag")
+
+
+def run(
+    s: Gpt,
+    requests: Iterable[CreateCompletionRequest],
+    *,
+    executor: Executor | None = None,
+    max_workers: int = 16,
+    window: int | None = None,
+) -> Iterator[Outcome]:
+    """Send many requests and give their outcomes as they complete, in whatever order that is.
+
+    Requests are pulled only as fast as outcomes are taken, so any number of them fits into memory. What goes wrong
+    with one request is its outcome and never the end of the run. A 429 that names a wait holds back the whole run, and
+    the request is asked again (for as long as the client's `RetryConfig` allows in `max_elapsed_time`).
+
+    When `requests` raises, no more are pulled, the outcomes in flight still come, and then the exception does. So it
+    is with Ctrl-C, except that what has not been started is dropped; a second Ctrl-C, or closing the iterator, leaves
+    at once.
+
+    Args:
+        s: the client. For workers in other processes it travels by pickle, without keys: they come from the
+            workers' `OPENAI_API_KEY` or from a function given as `security`.
+        requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
+        executor: any `concurrent.futures.Executor`, yours to close. Without it, threads that end with the run.
+        max_workers: how many requests run at a time on our own threads.
+        window: how many requests are in flight or queued at most; by default twice `max_workers`.
+
+    Raises:
+        TypeError, ValueError: an option cannot be used as it is.
+    """
+    numbered = ((index, request) for index, request in enumerate(requests))
+    return _outcomes(Run(s, numbered, executor=executor, max_workers=max_workers, window=window))
+
+
+def _outcomes(pending: Run[int]) -> Iterator[Outcome]:
+    for task, reply in pending:
+        yield Outcome(
+            index=task.tag,
+            request=task.request,
+            response=reply.response,
+            error=reply.error,
+            status_code=reply.status_code,
+            request_id=reply.request_id,
+        )
+
+
+@dataclass(slots=True)
+class Task(Generic[Tag]):
+    """One request under way, with the caller's own mark on it."""
+
+    tag: Tag
+    request: CreateCompletionRequest
+    started: float = 0.0
+
+
+class Run(Generic[Tag]):
+    """One pass over a source of `(tag, request)`. Iterate it once."""
+
+    def __init__(
+        self,
+        s: Gpt,
+        source: Iterable[tuple[Tag, CreateCompletionRequest]],
+        *,
+        executor: Executor | None = None,
+        max_workers: int = 16,
+        window: int | None = None,
+        bodies: bool = False,
+    ) -> None:
+        if not isinstance(s, Gpt):
+            raise TypeError(f"s: expected a gpt.Gpt, got {type(s).__name__}")
+        self._source = iter(source)
+        _check_count("max_workers", max_workers)
+        self._window = 2 * max_workers if window is None else window
+        _check_count("window", self._window)
+        self._retries = s.sdk_configuration.retry_config
+        self._longest = self._retries.backoff.max_elapsed_time / 1000
+        self._gate = Gate(self._longest)
+        self._client = _gated(s, self._gate)
+        self._asker = Asker(self._client, self._gate, bodies=bodies)
+        self._own = executor is None
+        self._executor = Threads(max_workers) if executor is None else executor
+        self._afar = not isinstance(self._executor, Threads | ThreadPoolExecutor)
+        self._under_way: dict[Future[Reply], Task[Tag]] = {}
+        self._done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
+        self._again: deque[Task[Tag]] = deque()
+        self._refused: deque[tuple[Task[Tag], Reply]] = deque()
+        self._exhausted = False
+        self._problem: BaseException | None = None
+
+    def __iter__(self) -> Iterator[tuple[Task[Tag], Reply]]:
+        try:
+            yield from self._replies()
+            if self._problem is not None:
+                raise self._problem
+        finally:
+            self._close()
+
+    def _replies(self) -> Iterator[tuple[Task[Tag], Reply]]:
+        while True:
+            self._feed()
+            if self._refused:
+                yield self._refused.popleft()
+            elif self._under_way or self._again:
+                future = self._next_done()
+                if future is not None and (task := self._under_way.pop(future, None)) is not None:
+                    yield from self._judge(task, future)
+                del future
+            elif self._exhausted:
+                return
+
+    def _feed(self) -> None:
+        """Submit until the window is full, unless there is something to hand out or the gate is closed."""
+        while len(self._under_way) < self._window and not self._refused and not self._gate.remaining():
+            if self._again:
+                self._submit(self._again.popleft())
+            elif self._exhausted or not self._done.empty():
+                return
+            else:
+                self._pull()
+
+    def _pull(self) -> None:
+        """Take one request from the source; its end, good or bad, is the end of pulling."""
+        try:
+            tag, request = next(self._source)
+        except StopIteration:
+            self._exhausted = True
+            return
+        except KeyboardInterrupt as interrupt:
+            self._stop(interrupt)
+            return
+        except Exception as error:
+            self._exhausted = True
+            self._problem = error
+            return
+        task = Task(tag, request, time.monotonic())
+        try:
+            _refuse_streams(request)
+            self._submit(task)
+        except _Refused as refusal:
+            self._refused.append((task, Reply(error=refusal.reason)))
+
+    def _submit(self, task: Task[Tag]) -> None:
+        try:
+            if self._afar:
+                future = self._executor.submit(ask_from_afar, self._asker, _pickled(task.request))
+            else:
+                future = self._executor.submit(ask, self._asker, task.request)
+        except _Refused:
+            raise
+        except Exception as error:
+            raise self._explained(error) from error
+        self._under_way[future] = task
+        future.add_done_callback(self._done.put)
+
+    def _next_done(self) -> Future[Reply] | None:
+        """Wait for a call to end, or for the gate to open when something waits behind it."""
+        waiting = self._again or not self._exhausted
+        seconds = self._gate.remaining() if waiting and len(self._under_way) < self._window else 0
+        try:
+            if self._under_way:
+                return self._done.get(timeout=seconds or None)
+            time.sleep(seconds)
+        except queue.Empty:
+            pass
+        except KeyboardInterrupt as interrupt:
+            self._stop(interrupt)
+        return None
+
+    def _judge(self, task: Task[Tag], future: Future[Reply]) -> Iterator[tuple[Task[Tag], Reply]]:
+        """Hand out a reply, unless the server wants it asked for again."""
+        try:
+            reply = future.result()
+        except CancelledError:
+            if self._problem is None:
+                raise
+            return
+        except Exception as error:  # the executor's, not the request's: a pool that broke, a client that cannot travel
+            raise self._explained(error) from error
+        if reply.held is not None and self._may_ask_again(task, reply.held):
+            if self._afar:
+                self._gate.hold(reply.held)
+            self._again.append(task)
+        else:
+            yield task, reply
+
+    def _may_ask_again(self, task: Task[Tag], seconds: float) -> bool:
+        if self._problem is not None and not isinstance(self._problem, Exception):
+            return False
+        return self._retries.limit > 0 and time.monotonic() - task.started + seconds <= self._longest
+
+    def _explained(self, error: Exception) -> Exception:
+        """Find out whether an executor failed because the client cannot travel; that is then the error."""
+        if self._afar:
+            try:
+                _ = self._asker.pickled
+            except TypeError as refusal:
+                return refusal
+        return error
+
+    def _stop(self, interrupt: BaseException) -> None:
+        """Start nothing more; the second time, leave."""
+        if self._problem is not None and not isinstance(self._problem, Exception):
+            raise interrupt
+        self._problem = interrupt
+        self._exhausted = True
+        self._again.clear()
+        self._gate.stop()
+        for future in list(self._under_way):
+            if future.cancel():
+                self._under_way.pop(future, None)
+
+    def _close(self) -> None:
+        unfinished = bool(self._under_way)
+        self._gate.stop()
+        for future in self._under_way:
+            future.cancel()
+        self._under_way.clear()
+        if self._own:
+            self._executor.shutdown(wait=not unfinished)
+        self._client.close()
+
+
+class _Refused(Exception):
+    """A request that is not sent at all."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _refuse_streams(request: Any) -> None:
+    if isinstance(request, CreateCompletionRequest) and codec.payload(request).get("stream"):
+        raise _Refused(ValueError("stream: a run has whole answers only; leave stream=True out"))
+
+
+def _pickled(request: CreateCompletionRequest) -> bytes:
+    try:
+        return pickle.dumps(request)
+    except Exception as error:
+        raise _Refused(error) from None
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def _gated(s: Gpt, gate: Gate) -> Gpt:
+    """Make a client of the run's own, with connections of its own, that passes the gate before every attempt."""
+    configuration = s.sdk_configuration
+    client = object.__new__(type(s))
+    client._start(replace(configuration, hooks=(gate, *configuration.hooks)))
+    return client
