@@ -28,7 +28,7 @@ from .session import DeadlineTimeout, OwnSession
 from .target import Target, resolve_target
 from .utils import url
 from .utils.deadline import Deadline, parse_seconds, parse_timeout
-from .utils.failures import FOREIGN, Failure, classify
+from .utils.failures import FOREIGN, Failure, classify, is_about_redirect
 from .utils.headers import request_id
 from .utils.retries import RetryConfig, retry_delay, should_retry_status
 from .utils.unset import UNSET, Unset
@@ -190,6 +190,10 @@ class Transport:
             # A response hook of the caller's session that calls raise_for_status brings the answer along.
             if isinstance(error, requests.HTTPError) and error.response is not None:
                 return error.response
+            failure = classify(error)
+        except ValueError as error:
+            if not is_about_redirect(error):
+                raise
             failure = classify(error)
         raise connection_error(failure, call.target.host, call.deadline)
 

@@ -8,6 +8,7 @@ import ssl
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Literal
 
 import requests
@@ -46,6 +47,11 @@ def classify(error: BaseException) -> Failure:
     chain = list(_chain(error))
     text = scrub(_reason(chain))
     return Failure(_kind(chain), text, _bare(error, text))
+
+
+def is_about_redirect(error: ValueError) -> bool:
+    """Tell whether requests tripped over a `Location` that is no URL; it looks at it with redirects off, too."""
+    return any(frame.f_code.co_name == "resolve_redirects" for frame, _ in walk_tb(error.__traceback__))
 
 
 def scrub(text: str) -> str:
