@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -14,7 +15,7 @@ import urllib3
 from .models import errors
 from .models.errors.describe import connection_error, deadline_error, host_of, too_large
 from .utils.deadline import Deadline
-from .utils.failures import FOREIGN, classify
+from .utils.failures import FOREIGN, Failure, classify
 
 _READ_SIZE = 64 * 1024
 _READ_AT_ONCE = 8 * 1024 * 1024
@@ -22,6 +23,7 @@ _ERROR_BODY_LIMIT = 1024 * 1024
 _DRAIN_SECONDS = 0.25
 _CLOSED_MEANWHILE = (AttributeError, ValueError)
 """What reading raises when another thread closes the answer."""
+_ANY = (*FOREIGN, *_CLOSED_MEANWHILE)
 
 
 @dataclass(slots=True, repr=False)
@@ -78,7 +80,13 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
         if deadline is not None and deadline.expired:
             answer.response.close()
             raise deadline_error(host_of(answer.response), deadline, answer.response)
-        chunk = _translated(answer, read)
+        failure = None
+        try:
+            chunk = read()
+        except _ANY as error:
+            failure = classify(error)
+        if failure is not None:
+            raise _broken(answer, failure)
         if not chunk:
             return
         total += len(chunk)
@@ -108,7 +116,7 @@ def read_error_body(answer: Answer) -> bytes:
 def finish(answer: Answer) -> None:
     """After the last event: read the rest, if it comes at once, so that the connection can be used again."""
     raw = answer.response.raw
-    sock = _socket(answer.response)
+    sock = _reusable_socket(answer.response)
     if sock is None:
         answer.response.close()
         return
@@ -118,9 +126,9 @@ def finish(answer: Answer) -> None:
     try:
         while (left := end - time.monotonic()) > 0:
             sock.settimeout(left)
-            if not raw.read1(_READ_SIZE):
+            if not raw.read1(_READ_SIZE, decode_content=True):
                 return
-    except (*FOREIGN, *_CLOSED_MEANWHILE):
+    except _ANY:
         pass
     answer.response.close()
 
@@ -152,22 +160,30 @@ def _reader(response: requests.Response) -> Callable[[], bytes]:
     """Find the way to read what has arrived: `read1` holds nothing back, whatever frames the body."""
     raw = response.raw
     if response._content is False and isinstance(raw, urllib3.BaseHTTPResponse):
-        return lambda: raw.read1(_READ_SIZE, decode_content=True) or b""
+        return partial(raw.read1, _READ_SIZE, decode_content=True)
     pieces = response.iter_content(_READ_SIZE)
-    return lambda: next(pieces, b"")
+    return partial(next, pieces, b"")
 
 
 def _translated(answer: Answer, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
-    except FOREIGN as error:
+    except _ANY as error:
         failure = classify(error)
-    except _CLOSED_MEANWHILE as error:
-        failure = classify(error)
+    raise _broken(answer, failure)
+
+
+def _broken(answer: Answer, failure: Failure) -> errors.APIConnectionError:
     answer.response.close()
-    raise connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+    return connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
 
 
 def _socket(response: requests.Response) -> socket.socket | None:
+    """Find the socket, in its connection or, when the answer ends with that, in the answer's own file."""
+    file = getattr(getattr(response.raw, "_fp", None), "fp", None)
+    return _reusable_socket(response) or getattr(getattr(file, "raw", None), "_sock", None)
+
+
+def _reusable_socket(response: requests.Response) -> socket.socket | None:
     connection = getattr(response.raw, "connection", None)
     return getattr(connection, "sock", None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,10 @@ from .utils import codec, sse
 from .utils.eventstreaming import EventStream, Progress
 
 _DONE = b"[DONE]"
+_LONGEST_DONE = 64
+_BEGINS_EVENTS = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|error)?:")
+_MAY_BEGIN_EVENTS = re.compile(rb"(\xef|\xef\xbb|\xef\xbb\xbf\s*)?[adeinorty]{0,5}")
+_NO_EVENTS = (b"{", b"[", b"<")
 
 
 def open_stream(answer: Answer) -> EventStream[CreateCompletionResponse]:
@@ -26,13 +31,13 @@ def open_stream(answer: Answer) -> EventStream[CreateCompletionResponse]:
     """
     progress = Progress()
     chunks = iter_chunks(answer)
-    events: Iterator[CreateCompletionResponse]
+    events: Generator[CreateCompletionResponse, None, None]
     if "text/event-stream" in answer.content_type.lower():
         events = _read(answer, chunks, progress)
     else:
         # Some servers mislabel their streams, some answer with plain JSON: the first bytes tell.
-        head = next((chunk for chunk in chunks if chunk.strip()), b"")
-        if _looks_like_events(head):
+        head = _head(chunks)
+        if _BEGINS_EVENTS.match(head):
             events = _read(answer, chain((head,), chunks), progress)
         else:
             body = keep_body(answer.response, head + b"".join(chunks))
@@ -40,12 +45,19 @@ def open_stream(answer: Answer) -> EventStream[CreateCompletionResponse]:
     return EventStream(answer.response, events, progress, collect=_collect, close=drop)
 
 
-def _looks_like_events(head: bytes) -> bool:
-    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return head.startswith((b"data", b"event", b":", b"id", b"retry", b"error"))
+def _head(chunks: Iterator[bytes]) -> bytes:
+    """Take from the beginning what is enough to tell a stream from other bodies."""
+    head = b""
+    for chunk in chunks:
+        head = (head + chunk).lstrip()
+        if head and not _MAY_BEGIN_EVENTS.fullmatch(head):
+            break
+    return head
 
 
-def _only(completion: CreateCompletionResponse, body: bytes, progress: Progress) -> Iterator[CreateCompletionResponse]:
+def _only(
+    completion: CreateCompletionResponse, body: bytes, progress: Progress
+) -> Generator[CreateCompletionResponse, None, None]:
     progress.events.append(body)
     progress.completed = True
     yield completion
@@ -55,7 +67,9 @@ def _collect(events: Iterable[bytes]) -> CreateCompletionResponse:
     return collect(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in events)
 
 
-def _read(answer: Answer, chunks: Iterable[bytes], progress: Progress) -> Iterator[CreateCompletionResponse]:
+def _read(
+    answer: Answer, chunks: Iterable[bytes], progress: Progress
+) -> Generator[CreateCompletionResponse, None, None]:
     """Yield the completions of a stream; whatever goes wrong carries what had come."""
     problem: errors.SDKError
     try:
@@ -77,10 +91,17 @@ def _read(answer: Answer, chunks: Iterable[bytes], progress: Progress) -> Iterat
 def _completions(answer: Answer, chunks: Iterable[bytes], progress: Progress) -> Iterator[CreateCompletionResponse]:
     response, deadline, seen = answer.response, answer.deadline, progress.events
     decoder = sse.Decoder()
-    for chunk in chunks:
+    chunks = iter(chunks)
+    first = next(chunks, b"")
+    if first.lstrip().startswith(_NO_EVENTS):
+        # JSON or a page, called a stream.
+        body = keep_body(response, first + b"".join(chunks))
+        yield from _only(read_completion(response, body), body, progress)
+        return
+    for chunk in chain((first,), chunks):
         for event in decoder.feed(chunk):
             data = event.data
-            if data == _DONE or data.strip() == _DONE:
+            if len(data) < _LONGEST_DONE and data.strip() == _DONE:
                 progress.completed = True
                 finish(answer)
                 return
@@ -99,8 +120,8 @@ def _read_event(response: Any, event: sse.Event) -> CreateCompletionResponse | N
     try:
         data = codec.loads(event.data)
     except ValueError as error:
-        if not event.data.strip():
-            return None
+        if not event.data.strip() or (event.name not in ("message", "error") and event.data[:1] != b"{"):
+            return None  # nothing, or news of another kind
         if event.name == "error":
             raise in_band_error(response, None, event.data.decode("utf-8", "replace")) from None
         raise unreadable(response, event.data, "an event of the stream is not JSON") from error
@@ -125,7 +146,8 @@ def _last(response: Any, event: sse.Event | None, progress: Progress) -> Iterato
             progress.events.append(event.data)
             yield completion
     if not _is_finished(progress.events):
-        raise interrupted(response, "ended without [DONE] before every choice was finished")
+        early = "before every choice was finished" if progress.events else "before its first event"
+        raise interrupted(response, f"ended without [DONE] {early}")
     progress.completed = True
 
 
@@ -139,9 +161,11 @@ def _is_json(data: bytes) -> bool:
 
 def _is_finished(events: Iterable[bytes]) -> bool:
     """Tell whether at least one choice was seen and every seen choice has a finish reason."""
-    finished: dict[object, bool] = {}
+    finished: dict[int, bool] = {}
     for data in events:
         for position, choice in enumerate(codec.loads(data)["choices"]):
-            index = choice.get("index", position)
+            index = choice.get("index")
+            if type(index) is not int:
+                index = position
             finished[index] = finished.get(index, False) or bool(choice.get("finish_reason"))
     return bool(finished) and all(finished.values())

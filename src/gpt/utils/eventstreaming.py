@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -35,7 +35,7 @@ class EventStream(Generic[T]):
     def __init__(
         self,
         response: Any,
-        events: Iterator[T],
+        events: Generator[T, None, None],
         progress: Progress,
         *,
         collect: Callable[[list[bytes]], T],
@@ -73,7 +73,10 @@ class EventStream(Generic[T]):
             raise
 
     def collect(self) -> T:
-        """Read the rest and join everything, what was already iterated included, into one answer."""
+        """Read the rest and join everything, what was already iterated included, into one answer.
+
+        Of a stream that was left early this is what had come; `completed` tells.
+        """
         for _ in self:
             pass
         return self._collect(self._progress.events)
@@ -84,6 +87,10 @@ class EventStream(Generic[T]):
             self._closed = True
             if not self._progress.completed:
                 self._close(self.response)
+            try:
+                self._events.close()
+            except ValueError:
+                pass  # another thread is inside; the lost connection ends its iteration
 
     def __enter__(self) -> EventStream[T]:
         return self
