@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from cli_page import cli_page
 from docs_source import Class, Member, read_module, read_package
 from reference_pages import reference_pages
 
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page has drifted")
     options = parser.parse_args(arguments)
-    pages = model_pages(read_classes()) | reference_pages(SOURCE, NOTE)
+    pages = model_pages(read_classes()) | reference_pages(SOURCE, NOTE) | {"cli.md": cli_page(NOTE)}
     if not options.check:
         write(pages)
         return 0
