@@ -24,6 +24,8 @@ FOREIGN = (
 )
 """Everything that the layers below raise on purpose."""
 
+_UNREADABLE_URL = (urllib3.exceptions.LocationParseError, requests.exceptions.InvalidURL)
+
 _URL = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?'\")]*)(?:\?[^\s'\")]*)?")
 _PATH = re.compile(r"(with url: [^\s?]*)\?\S*")
 
@@ -78,12 +80,14 @@ def _kind(chain: list[BaseException]) -> Literal["connect timeout", "read timeou
     connecting = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
     if any(isinstance(e, connecting) and not isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
         return "connect timeout"
+    if any(isinstance(e, TimeoutError) and "handshake" in str(e) for e in chain):
+        return "connect timeout"
     if any(isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
         return "connection"
     reading = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
     if any(isinstance(e, reading) for e in chain):
         return "read timeout"
-    if any(isinstance(e, ssl.SSLCertVerificationError) or _is_garbage(e) for e in chain):
+    if any(isinstance(e, ssl.SSLCertVerificationError) or _is_garbage(e) or _is_plain(e) for e in chain):
         return "other"
     lost = (requests.ConnectionError, urllib3.exceptions.ProtocolError, ConnectionError)
     return "connection" if any(isinstance(e, lost) for e in chain) else "other"
@@ -95,15 +99,24 @@ def _is_garbage(error: BaseException) -> bool:
     return isinstance(error, http.client.HTTPException) and not isinstance(error, gone)
 
 
+def _is_plain(error: BaseException) -> bool:
+    """Tell a server that answered our TLS with plain text."""
+    return isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+
+
 def _reason(chain: list[BaseException]) -> str:
     for error in chain:
         if isinstance(error, requests.exceptions.InvalidHeader) and "header" in str(error):
             return "InvalidHeader: a header of the session cannot be sent"  # its text shows the value
+        if isinstance(error, _UNREADABLE_URL):
+            return f"{type(error).__name__}: the URL of the server or of a proxy cannot be read"  # may show a password
     telling = [e for e in chain if str(e) and not any(isinstance(a, BaseException) for a in e.args)]
     innermost = (telling or chain)[-1]
     if isinstance(innermost, urllib3.exceptions.HTTPError) and len(telling) > 1:
         innermost = next((e for e in telling if isinstance(e, OSError | http.client.HTTPException)), innermost)
     text = str(innermost) or "no details"
+    if _is_plain(innermost):
+        text += "; no TLS is spoken there, use an http:// URL"
     return f"{type(innermost).__name__}: {text}"[:500]
 
 
