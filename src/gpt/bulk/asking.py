@@ -6,7 +6,7 @@ import pickle
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from ..models import errors
@@ -35,84 +35,59 @@ class Reply:
     """Seconds that the server wants everybody to wait, when the request should then be asked again."""
 
 
-class Asker:
-    """The client of a run, on its way to workers. In another process it is built once and used for every request."""
-
-    def __init__(self, client: Gpt | None, gate: Gate | None, *, bodies: bool, pickled: bytes = b"") -> None:
-        self._client = client
-        self._gate = gate
-        self._bodies = bodies
-        if pickled:
-            self.pickled = pickled
-
-    @cached_property
-    def pickled(self) -> bytes:
-        """The client and its gate as they travel.
-
-        Raises:
-            TypeError: the client holds a key or a session of the caller's; the message says what to do instead.
-        """
-        return pickle.dumps((self._client, self._gate))
-
-    def client(self) -> tuple[Gpt, Gate]:
-        """Give the client, built on the first call in this process."""
-        if self._client is not None and self._gate is not None:
-            return self._client, self._gate
-        with _building:
-            return _build(self.pickled)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.pickled, self._bodies)
-
-    def ask(self, request: CreateCompletionRequest) -> Reply:
-        """Make the call; every failure of its own comes back in the reply."""
-        s, gate = self.client()
-        gate.wait()
-        try:
-            result = s.completions.create_completion(request)
-        except errors.SDKError as error:
-            return Reply(
-                error=error,
-                status_code=error.status_code,
-                request_id=error.request_id,
-                held=held_for(error) if isinstance(error, errors.RateLimitError) else None,
-            )
-        except CancelledError:
-            raise
-        except Exception as error:
-            return Reply(error=error)
-        completion = result.create_completion_response
+def ask(client: Gpt, gate: Gate, request: CreateCompletionRequest, *, bodies: bool) -> Reply:
+    """Make the call; every failure of its own comes back in the reply."""
+    gate.wait()
+    try:
+        result = client.completions.create_completion(request)
+    except errors.SDKError as error:
         return Reply(
-            response=None if self._bodies else completion,
-            body=result.raw_response.content if self._bodies else b"",
-            tokens=_tokens(completion),
-            status_code=result.status_code,
-            request_id=result.request_id,
+            error=error,
+            status_code=error.status_code,
+            request_id=error.request_id,
+            held=held_for(error) if isinstance(error, errors.RateLimitError) else None,
         )
+    except CancelledError:
+        raise
+    except Exception as error:
+        return Reply(error=error)
+    completion = result.create_completion_response
+    return Reply(
+        response=None if bodies else completion,
+        body=result.raw_response.content if bodies else b"",
+        tokens=_tokens(completion),
+        status_code=result.status_code,
+        request_id=result.request_id,
+    )
+
+
+def ask_from_afar(travelled: bytes, request: bytes, *, bodies: bool) -> Reply:
+    """Make the call in another process, where client and request arrive pickled and the reply leaves so.
+
+    The client is built on the first call in a process, and used for all that follow.
+    """
+    with _building:
+        client, gate = _unpacked(travelled)
+    reply = ask(client, gate, pickle.loads(request), bodies=bodies)
+    return reply if reply.error is None else _sendable(reply, reply.error)
+
+
+def pack(client: Gpt, gate: Gate) -> bytes:
+    """Prepare a client for its way to other processes.
+
+    Raises:
+        TypeError: it holds a key or a session of the caller's; the message says what to do instead.
+    """
+    return pickle.dumps((client, gate))
 
 
 _building = threading.Lock()
 
 
 @lru_cache(_CLIENTS_PER_PROCESS)
-def _build(pickled: bytes) -> tuple[Gpt, Gate]:
-    client, gate = pickle.loads(pickled)
+def _unpacked(travelled: bytes) -> tuple[Gpt, Gate]:
+    client, gate = pickle.loads(travelled)
     return client, gate
-
-
-def _arrive(pickled: bytes, bodies: bool) -> Asker:
-    return Asker(None, None, bodies=bodies, pickled=pickled)
-
-
-def ask(asker: Asker, request: CreateCompletionRequest) -> Reply:
-    """Ask from a thread of this process."""
-    return asker.ask(request)
-
-
-def ask_from_afar(asker: Asker, request: bytes) -> Reply:
-    """Ask from wherever the executor has its workers: the request comes pickled, and the reply can be."""
-    reply = asker.ask(pickle.loads(request))
-    return reply if reply.error is None else _sendable(reply, reply.error)
 
 
 def _sendable(reply: Reply, error: Exception) -> Reply:

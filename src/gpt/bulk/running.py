@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
 from ..utils import codec
-from .asking import Asker, Reply, ask, ask_from_afar
+from .asking import Reply, ask, ask_from_afar, pack
 from .gate import Gate
 from .outcome import Outcome
 from .threads import Threads
@@ -44,12 +44,14 @@ def run(
         s: the client. For workers in other processes it travels by pickle, without keys: they come from the
             workers' `OPENAI_API_KEY` or from a function given as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
-        executor: any `concurrent.futures.Executor`, yours to close. Without it, threads that end with the run.
+        executor: any `concurrent.futures.Executor`, yours to close; all but a `ThreadPoolExecutor` are taken to work in
+            other processes. Without it, threads that end with the run.
         max_workers: how many requests run at a time on our own threads.
         window: how many requests are in flight or queued at most; by default twice `max_workers`.
 
     Raises:
-        TypeError, ValueError: an option cannot be used as it is.
+        TypeError, ValueError: an option cannot be used as it is, or the client holds a key and cannot travel.
+        Exception: from the iterator: what `requests` or the executor raised, such as `BrokenProcessPool`.
     """
     numbered = ((index, request) for index, request in enumerate(requests))
     return _outcomes(Run(s, numbered, executor=executor, max_workers=max_workers, window=window))
@@ -99,10 +101,11 @@ class Run(Generic[Tag]):
         self._longest = self._retries.backoff.max_elapsed_time / 1000
         self._gate = Gate(self._longest)
         self._client = _gated(s, self._gate)
-        self._asker = Asker(self._client, self._gate, bodies=bodies)
+        self._bodies = bodies
         self._own = executor is None
         self._executor = Threads(max_workers) if executor is None else executor
-        self._afar = not isinstance(self._executor, Threads | ThreadPoolExecutor)
+        near = isinstance(self._executor, Threads | ThreadPoolExecutor)
+        self._packed = b"" if near else pack(self._client, self._gate)
         self._under_way: dict[Future[Reply], Task[Tag]] = {}
         self._done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
         self._again: deque[Task[Tag]] = deque()
@@ -163,15 +166,11 @@ class Run(Generic[Tag]):
             self._refused.append((task, Reply(error=refusal.reason)))
 
     def _submit(self, task: Task[Tag]) -> None:
-        try:
-            if self._afar:
-                future = self._executor.submit(ask_from_afar, self._asker, _pickled(task.request))
-            else:
-                future = self._executor.submit(ask, self._asker, task.request)
-        except _Refused:
-            raise
-        except Exception as error:
-            raise self._explained(error) from error
+        if self._packed:
+            request = _pickled(task.request)
+            future = self._executor.submit(ask_from_afar, self._packed, request, bodies=self._bodies)
+        else:
+            future = self._executor.submit(ask, self._client, self._gate, task.request, bodies=self._bodies)
         self._under_way[future] = task
         future.add_done_callback(self._done.put)
 
@@ -190,17 +189,15 @@ class Run(Generic[Tag]):
         return None
 
     def _judge(self, task: Task[Tag], future: Future[Reply]) -> Iterator[tuple[Task[Tag], Reply]]:
-        """Hand out a reply, unless the server wants it asked for again."""
+        """Hand out a reply, unless the server wants it asked for again; what the executor itself raises is raised."""
         try:
             reply = future.result()
         except CancelledError:
             if self._problem is None:
                 raise
             return
-        except Exception as error:  # the executor's, not the request's: a pool that broke, a client that cannot travel
-            raise self._explained(error) from error
         if reply.held is not None and self._may_ask_again(task, reply.held):
-            if self._afar:
+            if self._packed:
                 self._gate.hold(reply.held)
             self._again.append(task)
         else:
@@ -210,15 +207,6 @@ class Run(Generic[Tag]):
         if self._problem is not None and not isinstance(self._problem, Exception):
             return False
         return self._retries.limit > 0 and time.monotonic() - task.started + seconds <= self._longest
-
-    def _explained(self, error: Exception) -> Exception:
-        """Find out whether an executor failed because the client cannot travel; that is then the error."""
-        if self._afar:
-            try:
-                _ = self._asker.pickled
-            except TypeError as refusal:
-                return refusal
-        return error
 
     def _stop(self, interrupt: BaseException) -> None:
         """Start nothing more; the second time, leave."""
