@@ -6,6 +6,7 @@ from typing import Any
 
 import requests
 
+from .models import errors
 from .models.errors.describe import in_band_error, unreadable
 from .models.shared import CreateCompletionResponse
 from .utils import codec
@@ -28,20 +29,22 @@ def read_completion(response: requests.Response, body: bytes) -> CreateCompletio
 
 def as_completion(response: requests.Response, data: Any, body: bytes) -> CreateCompletionResponse:
     """Build the completion from parsed JSON; raises as `read_completion` does."""
-    if type(data) is dict and not data.get("error"):
-        try:
-            completion = codec.decode(CreateCompletionResponse, data)
-        except codec.ShapeError as error:
-            problem = f"the body is not a completion: {error}"
-            if not is_error(data):
-                raise unreadable(response, body, problem, _cause_of_data(data)) from error
-        else:
-            if _is_chat(data):
-                raise unreadable(response, body, "its choices have no text", _cause_of_data(data))
-            return completion
+    if type(data) is not dict or data.get("error"):
+        raise _not_a_completion(response, data, body, codec.describe(data))
+    try:
+        completion = codec.decode(CreateCompletionResponse, data)
+    except codec.ShapeError as error:
+        raise _not_a_completion(response, data, body, str(error)) from error
+    for choice in completion.choices:
+        if choice.text is None and _is_chat(data):
+            raise unreadable(response, body, "its choices have no text", _cause_of_data(data))
+    return completion
+
+
+def _not_a_completion(response: requests.Response, data: Any, body: bytes, problem: str) -> errors.SDKError:
     if is_error(data):
-        raise in_band_error(response, data, body.decode("utf-8", "replace"))
-    raise unreadable(response, body, f"the body is {codec.describe(data)}, not a completion", _cause_of_data(data))
+        return in_band_error(response, data, body.decode("utf-8", "replace"))
+    return unreadable(response, body, f"the body is not a completion: {problem}", _cause_of_data(data))
 
 
 def _is_chat(data: dict[str, Any]) -> bool:
