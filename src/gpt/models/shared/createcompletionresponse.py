@@ -70,6 +70,12 @@ class CreateCompletionResponseChoices(Model):
     additional_properties: dict[str, Any] = field(default_factory=dict)
     """What the server sent beyond these fields (`stop_reason` and `prompt_logprobs` of vLLM…)."""
 
+    def _repr_html_(self) -> str:
+        """Show the choice in a notebook."""
+        from ...view import to_html  # the one import that points backwards
+
+        return to_html(self, fragment=True)
+
 
 @dataclass(kw_only=True)
 class CreateCompletionResponse(Model):
@@ -101,3 +107,9 @@ class CreateCompletionResponse(Model):
 
     additional_properties: dict[str, Any] = field(default_factory=dict)
     """What the server sent beyond these fields (`timings` of llama.cpp, `prompt_filter_results` of Azure…)."""
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook."""
+        from ...view import to_html  # the one import that points backwards
+
+        return to_html(self, fragment=True)

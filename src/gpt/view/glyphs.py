@@ -1,0 +1,106 @@
+"""What a token looks like: nothing in it stays invisible, reorders the page, or controls the terminal."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from ..models.shared.tokens import Alternative, Token
+
+Kind = Literal["text", "space", "newline", "tab", "mark"]
+
+
+class Glyph(NamedTuple):
+    """A piece of a token; a mark stands for something that has no shape of its own."""
+
+    kind: Kind
+    text: str
+
+
+_ZERO_WIDTH_JOINERS = "\u200c\u200d"
+"""They shape the letters of Indic scripts and join emoji, and reorder nothing."""
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_CONTROLS = {0: "NUL", 7: "BEL", 8: "BS", 11: "VT", 12: "FF", 13: "CR", 27: "ESC"}
+_PIECES = re.compile(r" +|\t|\r?\n|[^ \t\r\n]+|\r")
+
+
+@lru_cache(maxsize=8192)
+def glyphs(text: str) -> tuple[Glyph, ...]:
+    """Divide a text into pieces that can be shown."""
+    return tuple(piece for match in _PIECES.finditer(text) for piece in _pieces(match[0]))
+
+
+def _pieces(text: str) -> Iterator[Glyph]:
+    if text[0] == " ":
+        yield Glyph("space", text)
+    elif text == "\t":
+        yield Glyph("tab", text)
+    elif text.endswith("\n"):
+        if text[0] == "\r":
+            yield Glyph("mark", _name("\r"))
+        yield Glyph("newline", "\n")
+    else:
+        yield from _marked(text)
+
+
+def _marked(text: str) -> Iterator[Glyph]:
+    plain = ""
+    for character in text:
+        if is_hidden(character):
+            if plain:
+                yield Glyph("text", plain)
+            plain = ""
+            yield Glyph("mark", _name(character))
+        else:
+            plain += character
+    if plain:
+        yield Glyph("text", plain)
+
+
+def is_hidden(character: str) -> bool:
+    """Tell controls (escape codes, bidirectional overrides), lone surrogates and what no font has."""
+    if character in _ZERO_WIDTH_JOINERS or " " <= character < "\x7f":
+        return False
+    return unicodedata.category(character) in _HIDDEN or (character.isspace() and character != "\u3000")
+
+
+def _name(character: str) -> str:
+    code = ord(character)
+    return _CONTROLS.get(code) or f"U+{code:04X}"
+
+
+def token_glyphs(tokens: Iterable[Token]) -> Iterator[tuple[Glyph, ...]]:
+    """Give each token's glyphs; the parts of a character show their bytes, and the last one the character."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in tokens:
+        if token.raw is None:
+            decoder.reset()
+            yield glyphs(token.text) or _EMPTY
+            continue
+        begun = bool(decoder.getstate()[0])
+        text = decoder.decode(token.raw)
+        whole = not begun and not decoder.getstate()[0]
+        yield glyphs(text) or _EMPTY if whole else (_bytes_mark(token.raw), *glyphs(text))
+
+
+def alternative_glyphs(alternative: Alternative) -> tuple[Glyph, ...]:
+    """Give the glyphs of an alternative; a part of a character shows its bytes."""
+    if alternative.raw is None:
+        return glyphs(alternative.text) or _EMPTY
+    try:
+        return glyphs(alternative.raw.decode()) or _EMPTY
+    except UnicodeDecodeError:
+        return (_bytes_mark(alternative.raw),)
+
+
+def _bytes_mark(raw: bytes) -> Glyph:
+    return Glyph("mark", raw.hex(" ").upper())
+
+
+_EMPTY = (Glyph("mark", "∅"),)
+"""A token that adds no text: an end-of-text token, or the beginning of a character."""
