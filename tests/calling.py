@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from support.http_server import json_answer, sse_answer
+from support.raw_server import RawServer, read_request
 
 import gpt
 from gpt.models import operations, shared
@@ -53,3 +56,14 @@ def stream_text(s: gpt.Gpt, **options: Any) -> str:
     """Stream a completion and give all its text."""
     with s.completions.stream_completion(request(), **options) as stream:
         return "".join(choice.text or "" for chunk in stream for choice in chunk.choices)
+
+
+def silent_server(first: Callable[[socket.socket], object] = read_request) -> RawServer:
+    """Make a server that takes what comes and never says a word."""
+
+    def serve(conn: socket.socket, _: int) -> None:
+        first(conn)
+        server.stall(conn)
+
+    server = RawServer(serve)
+    return server

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from calling import COMPLETION, OK, ONCE, QUICK, STREAM, ask, make, request, stream_text, text
+from calling import COMPLETION, OK, ONCE, QUICK, STREAM, ask, make, request, silent_server, stream_text, text
 from support.http_server import Answer, ScriptedServer, json_answer
 from support.raw_server import RawServer, read_request, reset
 
@@ -219,7 +219,7 @@ def test_connection_errors_can_be_left_alone() -> None:
 def test_read_timeouts_are_retried_only_if_asked(asked: bool, attempts: int) -> None:
     """A server that is late may be working, and billing: it is not asked again unless the caller says so."""
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=asked)
-    with RawServer(lambda conn, _: None) as server:
+    with silent_server() as server:
         with make(server.url, retry_config=config, timeout=0.1) as s, pytest.raises(errors.APITimeoutError):
             ask(s)
         assert server.connections == attempts

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from calling import COMPLETION, OK, ONCE, ask, make, request, text
+from calling import COMPLETION, OK, ONCE, ask, make, request, silent_server, text
 from hypothesis import given
 from hypothesis import strategies as st
 from support.http_server import Answer, ScriptedServer, sse_answer
@@ -23,7 +23,7 @@ CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 @pytest.fixture
 def silent() -> Iterator[RawServer]:
     """Give a server that takes requests and says nothing."""
-    with RawServer(lambda conn, _: None) as server:
+    with silent_server() as server:
         yield server
 
 
@@ -58,9 +58,9 @@ def test_a_late_answer(silent: RawServer, own: bool) -> None:
 def test_connecting_takes_too_long(full: str, own: bool) -> None:
     """A connection that is not made in time is an APITimeoutError that says so."""
     client = None if own else requests.Session()
-    with make(full, timeout=(0.1, 5), client=client, retry_config=ONCE) as s:
-        with pytest.raises(errors.APITimeoutError, match=r"could not connect to 127\.0\.0\.1:\d+ in time") as caught:
-            ask(s)
+    s = make(full, timeout=(0.1, 5), client=client, retry_config=ONCE)
+    with pytest.raises(errors.APITimeoutError, match=r"could not connect to 127\.0\.0\.1:\d+ in time") as caught:
+        ask(s)
     assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
 
 
