@@ -6,7 +6,9 @@ for outcome in bulk.run(s, requests, max_workers=64):
 summary = bulk.run_jsonl(s, "requests.jsonl", "answers.jsonl")
 """
 
+from .jsonl import run_jsonl
 from .outcome import Outcome
 from .running import run
+from .summary import Summary
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "Summary", "run", "run_jsonl"]

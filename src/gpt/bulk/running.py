@@ -6,7 +6,7 @@ import pickle
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -113,7 +113,7 @@ class Run(Generic[Tag]):
         self._exhausted = False
         self._problem: BaseException | None = None
 
-    def __iter__(self) -> Iterator[tuple[Task[Tag], Reply]]:
+    def __iter__(self) -> Generator[tuple[Task[Tag], Reply], None, None]:
         try:
             yield from self._replies()
             if self._problem is not None:
