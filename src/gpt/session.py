@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import queue
 import socket
 import sys
 import threading
@@ -120,12 +121,25 @@ class _Adapter(HTTPAdapter):
         """Do nothing: it is done once, when the pool is found."""
 
     def close(self) -> None:
+        for pool in list(self._pools.values()):
+            _hang_up(pool)
         self._forget()
         super().close()
 
     def _forget(self) -> None:
         self._pools.clear()
         self._paths.clear()
+
+
+def _hang_up(pool: Any) -> None:
+    """Close a pool's idle connections now; urllib3 waits until nobody holds one of its answers any more."""
+    waiting = pool.pool
+    try:
+        while waiting is not None:
+            if connection := waiting.get(block=False):
+                connection.close()
+    except queue.Empty:
+        pass
 
 
 class _HoldsDeadlines:
