@@ -27,7 +27,7 @@ def check_base(text: str, name: str = "server_url") -> str:
 
     Raises:
         TypeError: it is no string.
-        ValueError: it has no http(s) scheme, no host, or a port that is none.
+        ValueError: it has no http scheme (`http`, `https`, `http+unix`…), no host, or a port that is none.
     """
     if not isinstance(text, str):
         raise TypeError(f"{name}: expected a string, got {type(text).__name__}")
@@ -39,7 +39,8 @@ def check_base(text: str, name: str = "server_url") -> str:
         raise ValueError(f"{name}: not a URL; its host or port cannot be read") from None
     if any(c <= " " or c == "\x7f" for c in parts.netloc):
         raise ValueError(f"{name}: not a URL; its host contains a space or a control character")
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+    # http+unix and the like are for the adapters of a session of the caller's.
+    if parts.scheme.lower().partition("+")[0] not in ("http", "https") or not parts.hostname:
         raise ValueError(
             f"{name}: expected a URL such as https://api.openai.com/v1, got {redact(text)!r}"
             " (scheme or host is missing)"
