@@ -291,7 +291,7 @@ def test_failed_attempts_give_their_connection_back() -> None:
 def test_a_retried_timeout_closes_its_connection() -> None:
     """Attempts that ran out of time leave nothing open."""
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=True)
-    with RawServer(lambda conn, _: None) as server, make(server.url, retry_config=config, timeout=0.05) as s:
+    with silent_server() as server, make(server.url, retry_config=config, timeout=0.05) as s:
         with pytest.raises(errors.APITimeoutError):
             ask(s)
         server.wait_closed(3)
