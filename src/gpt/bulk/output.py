@@ -91,12 +91,11 @@ class Output:
                 if line.endswith(b"\n") or (number == 1 and not _may_be_torn(line)):
                     raise _foreign(self._path, number, str(error)) from None
                 os.ftruncate(self._fd, end)
-                break
-            if not line.endswith(b"\n"):
-                line += b"\n"
-                os.write(self._fd, b"\n")
-            end += len(line)
+                return end
             self._note(written, forget=written.failed and retry_errors)
+            end += len(line)
+            if not line.endswith(b"\n"):
+                return end + os.write(self._fd, b"\n")
         return end
 
     def _note(self, written: Written, *, forget: bool) -> None:
