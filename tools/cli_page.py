@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-import typer
 from typer.models import OptionInfo, ParameterInfo
 
 from gpt.cli import app
@@ -81,13 +80,11 @@ def _command(callback: Callable[..., Any]) -> Iterator[str]:
 def _parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
     hints = get_type_hints(callback, include_extras=True)
     for name, parameter in inspect.signature(callback).parameters.items():
-        info = next((extra for extra in get_args(hints[name]) if isinstance(extra, ParameterInfo)), None)
-        if info is not None and not info.hidden:
-            yield Parameter(name, info, get_args(hints[name])[0], parameter.default)
-        elif info is None and not issubclass(hints[name], typer.Context):
-            raise TypeError(
-                f"{callback.__name__}: {name} is no Annotated[..., typer.Option()] and would not be documented"
-            )
+        # Python 3.10 puts Optional around the Annotated of a parameter whose default is None.
+        for hint in (hints[name], *get_args(hints[name])):
+            for info in getattr(hint, "__metadata__", ()):
+                if isinstance(info, ParameterInfo) and not info.hidden:
+                    yield Parameter(name, info, get_args(hint)[0], parameter.default)
 
 
 def _prose(text: str) -> str:
