@@ -96,17 +96,18 @@ def _compile_build(
     known = frozenset(field.name for field in declared)
     defaults = {field.name: field.default for field in declared if field.default is not MISSING}
     nested = tuple(_nested(declared, hints))
-    new = object.__new__
+    size, new = len(known), object.__new__
 
     def build(data: dict[str, Any]) -> Any:
         attributes = defaults | data
-        attributes[EXTRAS] = extras = {}
-        if not known >= data.keys():
+        extras: dict[str, Any] = {}
+        if len(attributes) != size or EXTRAS in data:
             for key in data:
                 if key not in known:
-                    extras[key] = data[key] if key == EXTRAS else attributes.pop(key)
+                    extras[key] = attributes.pop(key)
+        attributes[EXTRAS] = extras
         for name in required:
-            if name not in data:
+            if name not in attributes:
                 raise ShapeError(f"{name}: expected a value, got nothing")
         for name, convert in nested:
             value = attributes[name]
@@ -139,10 +140,11 @@ def _many(name: str, build: Callable[[dict[str, Any]], Any]) -> Callable[[Any], 
     def convert(values: Any) -> list[Any]:
         if type(values) is not list:
             raise ShapeError(f"{name}: expected a list of objects, got {describe(values)}")
-        for index, value in enumerate(values):
-            if type(value) is not dict:
-                raise ShapeError(f"{name}[{index}]: expected an object, got {describe(value)}")
-        return [build(value) for value in values]
+        return [build(value) if type(value) is dict else misfit(values) for value in values]
+
+    def misfit(values: list[Any]) -> Any:
+        index, value = next((i, value) for i, value in enumerate(values) if type(value) is not dict)
+        raise ShapeError(f"{name}[{index}]: expected an object, got {describe(value)}")
 
     return convert
 
