@@ -51,7 +51,8 @@ def _exported(tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return sorted(ast.literal_eval(node.value), key=lambda name: (name[0].isupper(), name))
-    return [node.name for node in tree.body if isinstance(node, Definition) and not node.name.startswith("_")]
+    names = [node.name for node in tree.body if isinstance(node, Definition)]
+    return [name for name in names if not name.startswith(("_", "pytest_"))]
 
 
 def _function(node: ast.FunctionDef, heading: str, owner: str = "") -> list[str]:
@@ -123,16 +124,16 @@ def _argument(item: ast.arg, default: ast.expr | None) -> str:
 def as_markdown(docstring: str) -> str:
     """Turn the sections of a docstring (`Args:`, `Raises:`) into lists; the rest is Markdown already."""
     lines: list[str] = []
-    inside = False
+    section = ""
     for line in docstring.splitlines():
-        if section := _SECTION.match(line):
-            inside = True
-            lines += [f"**{section[1]}**", ""]
-        elif inside and (entry := _ENTRY.match(line)):
+        if found := _SECTION.match(line):
+            section = found[1]
+            lines += [f"**{section}**", ""]
+        elif section in ("Args", "Raises") and (entry := _ENTRY.match(line)):
             lines.append(f"- `{entry[1]}`: {entry[2]}")
-        elif inside and line.startswith("        "):
+        elif section in ("Args", "Raises") and line.startswith("        "):
             lines.append(f"  {line.strip()}")
         else:
-            inside = inside and line.startswith(" ")
-            lines.append(line.strip() if inside else line)
+            section = section if line.startswith(" ") else ""
+            lines.append(line.strip() if section else line)
     return "\n".join(lines).strip()
