@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPResponse
+from itertools import chain
 from typing import Any
 
 import requests
@@ -160,8 +162,13 @@ def _reader(response: requests.Response) -> Callable[[], bytes]:
     """Find the way to read what has arrived: `read1` holds nothing back, whatever frames the body."""
     raw = response.raw
     if response._content is False and isinstance(raw, urllib3.BaseHTTPResponse):
-        return partial(raw.read1, _READ_SIZE, decode_content=True)
-    pieces = response.iter_content(_READ_SIZE)
+        read = partial(raw.read1, _READ_SIZE, decode_content=True)
+        below = getattr(raw, "_original_response", None)
+        if not (isinstance(below, HTTPResponse) and below.chunked) or "Content-Encoding" in response.headers:
+            return read
+        # Chunks that are not compressed need nothing of urllib3 but the end, where it takes the connection back.
+        return partial(next, chain(iter(partial(below.read1, _READ_SIZE), b""), iter(read, b"")), b"")
+    pieces = filter(None, response.iter_content(_READ_SIZE))
     return partial(next, pieces, b"")
 
 
