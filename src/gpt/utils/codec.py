@@ -212,11 +212,21 @@ def dump_payload(value: Mapping[str, Any]) -> bytes:
     try:
         body = orjson.dumps(value, default=_plain, option=_ORJSON_OPTIONS)
     except TypeError as error:
-        raise _misfit(value) or TypeError(f"the request cannot be written as JSON: {error}") from None
+        if misfit := _misfit(value):
+            raise misfit from None
+        body = _dump_plainly(value, str(error))
     # orjson writes NaN and infinities as null without a word, so a null is looked into.
     if b"null" in body and (misfit := _misfit(value)):
         raise misfit
     return body
+
+
+def _dump_plainly(value: Mapping[str, Any], problem: str) -> bytes:
+    """Write what orjson refuses although JSON could hold it: NumPy arrays of another byte order, for one."""
+    try:
+        return orjson.dumps(to_plain(value))
+    except TypeError:
+        raise TypeError(f"the request cannot be written as JSON: {problem}") from None
 
 
 def to_plain(value: Any) -> Any:
@@ -405,4 +415,5 @@ def describe(value: Any) -> str:
         return "an object" if value else "an empty object"
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
