@@ -80,7 +80,7 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
     deadline, limit, total = answer.deadline, answer.limit, 0
     while True:
         if deadline is not None and deadline.expired:
-            answer.response.close()
+            release(answer.response)
             raise deadline_error(host_of(answer.response), deadline, answer.response)
         failure = None
         try:
@@ -93,7 +93,7 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
             return
         total += len(chunk)
         if total > limit:
-            answer.response.close()
+            release(answer.response)
             raise too_large(answer.response, limit)
         yield chunk
 
@@ -111,7 +111,7 @@ def read_error_body(answer: Answer) -> bytes:
     except errors.SDKError:
         pass
     finally:
-        answer.response.close()
+        release(answer.response)
     return keep_body(response, b"".join(body))
 
 
@@ -120,7 +120,7 @@ def finish(answer: Answer) -> None:
     raw = answer.response.raw
     sock = _reusable_socket(answer.response)
     if sock is None:
-        answer.response.close()
+        release(answer.response)
         return
     end = time.monotonic() + _DRAIN_SECONDS
     if answer.deadline is not None:
@@ -132,7 +132,13 @@ def finish(answer: Answer) -> None:
                 return
     except _ANY:
         pass
-    answer.response.close()
+    release(answer.response)
+
+
+def release(response: requests.Response) -> None:
+    """Close an answer; one that a hook made without a network has nothing to close."""
+    if response.raw is not None:
+        response.close()
 
 
 def drop(response: requests.Response) -> None:
@@ -143,7 +149,7 @@ def drop(response: requests.Response) -> None:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-    response.close()
+    release(response)
 
 
 def _fits_at_once(answer: Answer) -> bool:
@@ -152,7 +158,7 @@ def _fits_at_once(answer: Answer) -> bool:
     if length is None:
         return False
     if length > answer.limit:
-        answer.response.close()
+        release(answer.response)
         raise too_large(answer.response, answer.limit)
     plain = "Content-Encoding" not in answer.response.headers
     return plain and length <= _READ_AT_ONCE and answer.deadline is None
@@ -161,7 +167,9 @@ def _fits_at_once(answer: Answer) -> bool:
 def _reader(response: requests.Response) -> Callable[[], bytes]:
     """Find the way to read what has arrived: `read1` holds nothing back, whatever frames the body."""
     raw = response.raw
-    if response._content is False and isinstance(raw, urllib3.BaseHTTPResponse):
+    if response._content is not False or raw is None:  # a hook's own answer, or one that a hook has read
+        return partial(next, filter(None, (response.content,)), b"")
+    if isinstance(raw, urllib3.BaseHTTPResponse):
         read = partial(raw.read1, _READ_SIZE, decode_content=True)
         below = getattr(raw, "_original_response", None)
         if not (isinstance(below, HTTPResponse) and below.chunked) or "Content-Encoding" in response.headers:
@@ -181,7 +189,7 @@ def _translated(answer: Answer, read: Callable[[], bytes]) -> bytes:
 
 
 def _broken(answer: Answer, failure: Failure) -> errors.APIConnectionError:
-    answer.response.close()
+    release(answer.response)
     return connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
 
 

@@ -27,7 +27,9 @@ def chain(hooks: Iterable[Hook], send: Send) -> Send:
 
 def _call(hook: Hook, send: Send, request: requests.PreparedRequest) -> requests.Response:
     response = hook(request, send)
+    name = getattr(hook, "__name__", type(hook).__name__)
     if not isinstance(response, requests.Response):
-        name = getattr(hook, "__name__", type(hook).__name__)
         raise TypeError(f"hook {name}: expected a requests.Response to be returned, got {type(response).__name__}")
+    if not isinstance(response.status_code, int):
+        raise TypeError(f"hook {name}: the response that it returned has no status_code")
     return response

@@ -137,9 +137,9 @@ class Transport:
             request = self._prepare(call)
             response = chain(hooks, partial(self._send, call))(request) if hooks else self._send(call, request)
         except errors.APIConnectionError as error:
-            if error._failure is None:  # a hook's own
-                raise
             _log(call, started, type(error).__name__, None)
+            if error._failure is None:  # the deadline's, or a hook's own
+                raise
             return None, error, _is_mendable(error._failure, call.retries)
         _log(call, started, response.status_code, response)
         if 200 <= response.status_code < 300:
