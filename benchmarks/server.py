@@ -1,0 +1,98 @@
+"""A keep-alive server with canned answers, run in a process of its own so that its cost stays outside.
+
+The model's name picks the answer: `small`, `scored` (1 MB: 16 choices of 512 tokens with their top 5
+log-probabilities), or `stream` (10,000 events, one a chunk). Prints its port, serves until its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import sys
+from typing import Any
+
+EVENTS = 10_000
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+
+
+def small() -> bytes:
+    """Give a short completion as JSON."""
+    choice = {"index": 0, "text": " a test", "logprobs": None, "finish_reason": "length"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    return _json({"choices": [choice], "usage": usage})
+
+
+def scored() -> bytes:
+    """Give 16 choices of 512 tokens with log-probabilities as JSON, about 1 MB."""
+    rng = random.Random(0)
+    words = [f" w{n}" for n in range(2000)]
+    return _json({"choices": [_scored_choice(rng, words, index) for index in range(16)]})
+
+
+def stream() -> list[bytes]:
+    """Give the events of a stream, the last one `[DONE]`."""
+    events = []
+    for number in range(EVENTS):
+        finish = "length" if number == EVENTS - 1 else None
+        choice = {"index": 0, "text": f" w{number}", "logprobs": None, "finish_reason": finish}
+        events.append(b"data: " + _json({"choices": [choice]}) + b"\n\n")
+    return [*events, b"data: [DONE]\n\n"]
+
+
+def _scored_choice(rng: random.Random, words: list[str], index: int) -> dict[str, Any]:
+    tokens = [rng.choice(words) for _ in range(512)]
+    logprobs = {
+        "text_offset": list(range(0, 512 * 5, 5)),
+        "token_logprobs": [-rng.random() * 10 for _ in tokens],
+        "tokens": tokens,
+        "top_logprobs": [{rng.choice(words): -rng.random() * 10 for _ in range(5)} for _ in tokens],
+    }
+    return {"index": index, "text": "".join(tokens), "logprobs": logprobs, "finish_reason": "length"}
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
+    return json.dumps(head | fields, separators=(",", ":")).encode()
+
+
+def _whole(body: bytes) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _chunked(events: list[bytes]) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + b"0\r\n\r\n"
+
+
+ANSWERS = {b'"small"': _whole(small()), b'"scored"': _whole(scored()), b'"stream"': _chunked(stream())}
+
+
+class _Connection(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            length = _LENGTH.search(self._buffer, 0, end)
+            size = end + 4 + (int(length.group(1)) if length else 0)
+            if len(self._buffer) < size:
+                return
+            request, self._buffer = self._buffer[end:size], self._buffer[size:]
+            self._transport.write(next(answer for key, answer in ANSWERS.items() if key in request))
+
+
+async def main() -> None:
+    """Serve on a free port of the loopback interface until standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
