@@ -33,6 +33,7 @@ _PAGE = """\
 body {{ margin: 0; padding: clamp(.5rem, 3vw, 2rem); background: #f3f5f7; }}
 body > .gpt-view {{ margin: 0 auto; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #0d0f12; }} }}
+@media (max-width: 40rem) {{ body {{ padding-bottom: 40vh; }} }}
 </style>
 </head>
 <body>
@@ -70,7 +71,8 @@ def _view(title: str, choices: list[CreateCompletionResponseChoices], limit: int
     read = [read_tokens(choice) for choice in choices]
     parts = [f'<div class="gpt-view"><style>\n{_style()}</style>\n']
     parts.append(_head(title, _facts(choices[0], read[0]) if len(choices) == 1 else f"{len(choices)} choices"))
-    parts.append(_legend() if any(read) else "")
+    levels = {level(token.logprob) for tokens in read for token in tokens}
+    parts.append(_legend(unknown=UNKNOWN in levels) if levels else "")
     for place, (choice, tokens) in enumerate(zip(choices, read, strict=True)):
         name = f"Choice {place if choice.index is None else choice.index}"
         head = _head(name, _facts(choice, tokens)) if len(choices) > 1 else ""
@@ -85,9 +87,9 @@ def _style() -> str:
 
 
 @cache
-def _legend() -> str:
-    named = [*((f"l{n}", name) for n, (_, name) in enumerate(LEVELS)), (f"l{UNKNOWN}", "not known")]
+def _legend(*, unknown: bool) -> str:
     caption = "Probability of each token"
+    named = [*((f"l{n}", name) for n, (_, name) in enumerate(LEVELS)), *([(f"l{UNKNOWN}", "not known")] * unknown)]
     swatches = "".join(f'<span><i class="{css}"></i>{name}</span>' for css, name in named)
     return f'<div class="legend" role="note"><span>{caption}</span>{swatches}</div>\n'
 
