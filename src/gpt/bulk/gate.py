@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,12 @@ from ..hooks import Send
 from ..models import errors
 from ..utils.retries import server_wait, should_retry_status
 
+logger = logging.getLogger("gpt.bulk")
+
 _SHOULD_RETRY = "x-should-retry"
 _HELD = "x-gpt-bulk-held"
 _SHORTEST_HOLD = 0.1
+_WORTH_A_WORD = 1.0
 
 
 class Gate:
@@ -53,7 +57,10 @@ class Gate:
     def hold(self, seconds: float) -> None:
         """Close the gate for at least this many seconds from now."""
         with self._changed:
-            self._opens = max(self._opens, self._clock() + max(seconds, _SHORTEST_HOLD))
+            opens = self._clock() + max(seconds, _SHORTEST_HOLD)
+            if opens > self._opens + _WORTH_A_WORD:
+                logger.info("rate limited: everything waits %.1f s", seconds)
+            self._opens = max(self._opens, opens)
 
     def remaining(self) -> float:
         """Give the seconds until the gate opens; 0 when it is open."""

@@ -63,7 +63,7 @@ def run_jsonl(
         run = Run(s, requests, executor=executor, max_workers=max_workers, bodies=True)
         with closing(iter(run)) as replies:
             for task, reply in replies:
-                batch.write(write_answer(task.tag, reply), failed=reply.error is not None, tokens=reply.tokens)
+                batch.write(write_answer(task.tag, reply), problem=reply.error, tokens=reply.tokens)
         return batch.summary()
 
 
@@ -76,6 +76,7 @@ class _Batch:
         self._resumed = out.answered + out.failed
         self._prompt_tokens = 0
         self._completion_tokens = 0
+        self._last_error: str | None = None
         self._report()
 
     def requests(self, lines: Iterable[bytes], model: str | None) -> Iterator[tuple[Line, CreateCompletionRequest]]:
@@ -92,15 +93,16 @@ class _Batch:
                 if state != "seen":
                     continue
                 line = duplicate(line)
-            self.write(write_bad_line(line), failed=True)
+            self.write(write_bad_line(line), problem=f"line {number}: {line.message}")
 
-    def write(self, line: bytes, *, failed: bool, tokens: tuple[int, int] = (0, 0)) -> None:
-        """Append a line to the output and count it."""
+    def write(self, line: bytes, *, problem: object, tokens: tuple[int, int] = (0, 0)) -> None:
+        """Append a line to the output and count it; with a problem, as a failed one."""
         self._out.append(line)
-        if failed:
-            self._out.failed += 1
-        else:
+        if problem is None:
             self._out.answered += 1
+        else:
+            self._out.failed += 1
+            self._last_error = str(problem)
         self._prompt_tokens += tokens[0]
         self._completion_tokens += tokens[1]
         self._report()
@@ -113,6 +115,7 @@ class _Batch:
             resumed=self._resumed,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
+            last_error=self._last_error,
         )
 
     def _report(self) -> None:

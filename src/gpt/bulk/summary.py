@@ -23,3 +23,6 @@ class Summary:
 
     completion_tokens: int
     """Tokens that this run generated, as far as the server counted them."""
+
+    last_error: str | None = None
+    """What the line says that failed last in this run."""

@@ -29,12 +29,17 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise _exit(1, error) from None
+            raise _exit(1, _named(error)) from None
         except (TypeError, ValueError) as error:
             raise _exit(2, error) from None
 
 
-def _exit(code: int, error: Exception) -> typer.Exit:
+def _named(error: OSError) -> object:
+    """Leave the number out, where there is a name."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+
+
+def _exit(code: int, error: object) -> typer.Exit:
     typer.echo(f"gpt: {error}", err=True)
     return typer.Exit(code)
 
