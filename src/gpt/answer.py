@@ -82,7 +82,7 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
         if deadline is not None and deadline.expired:
             release(answer.response)
             raise deadline_error(host_of(answer.response), deadline, answer.response)
-        failure = None
+        chunk, failure = b"", None
         try:
             chunk = read()
         except _ANY as error:
