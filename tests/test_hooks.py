@@ -117,7 +117,8 @@ def test_a_hook_may_answer_without_the_network() -> None:
 
 def test_a_stream_without_the_network() -> None:
     """A response with a ready body streams like one from a server."""
-    body = b'data: {"choices":[{"text":"a","index":0,"finish_reason":null}]}\r\n\r\ndata: {"choices":[{"text":"b","index":0,"finish_reason":"stop"}]}\r\n\r\ndata: [DONE]\r\n\r\n'
+    event = b'data: {"choices":[{"text":"%b","index":0,"finish_reason":"stop"}]}\r\n\r\n'
+    body = event % b"a" + event % b"b" + b"data: [DONE]\r\n\r\n"
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: answered(body, 200, "text/event-stream")])
     assert stream_text(s) == "ab"
 

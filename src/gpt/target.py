@@ -82,8 +82,9 @@ def _normalised(address: str) -> str:
     """Let requests quote the URL and encode its host, as it would on every call."""
     try:
         return requests.Request("POST", address).prepare().url or address
-    except requests.RequestException:  # its text may show the query
-        raise ValueError(f"server_url: {url.redact(address)!r} cannot be sent to; check its host") from None
+    except requests.RequestException:
+        pass  # and out of the way: its text may show the query
+    raise ValueError(f"server_url: {url.redact(address)!r} cannot be sent to; check its host")
 
 
 def _headers(

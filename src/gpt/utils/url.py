@@ -32,11 +32,9 @@ def check_base(text: str, name: str = "server_url") -> str:
     if not isinstance(text, str):
         raise TypeError(f"{name}: expected a string, got {type(text).__name__}")
     text = text.strip()
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:  # its text may show a part of a password
-        raise ValueError(f"{name}: not a URL; its host or port cannot be read") from None
+    parts = _parse(text)
+    if parts is None:
+        raise ValueError(f"{name}: not a URL; its host or port cannot be read")
     if any(c <= " " or c == "\x7f" for c in parts.netloc):
         raise ValueError(f"{name}: not a URL; its host contains a space or a control character")
     # http+unix and the like are for the adapters of a session of the caller's.
@@ -83,6 +81,16 @@ def redact(url: str) -> str:
     if not parts.netloc:
         return parts.path.split("?")[0].split("@")[-1]
     return parts._replace(netloc=_host(parts), query="", fragment="").geturl()
+
+
+def _parse(text: str) -> SplitResult | None:
+    """Split a URL; `None`, not an exception, when it is none: an exception may show a part of a password."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
 
 
 def _host(parts: SplitResult) -> str:

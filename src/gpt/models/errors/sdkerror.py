@@ -27,6 +27,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from ...utils import headers as headers_
+from ...utils import url
 from ...utils.errorbody import ErrorDetails, read_error
 from ...utils.failures import Failure
 from ...utils.retries import server_wait
@@ -104,7 +105,11 @@ class SDKError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name not in _NOT_PICKLED}
-        state["headers"] = {k: v for k, v in self.headers.items() if k.lower() != "set-cookie"}
+        state["headers"] = {
+            name: url.redact(value) if name.lower() == "location" else value  # a redirect may repeat the query
+            for name, value in self.headers.items()
+            if name.lower() != "set-cookie"
+        }
         return _rebuild, (type(self), state)
 
 
