@@ -18,9 +18,6 @@ from types import TracebackType
 from .ids import Ids
 from .lines import FIRST_BYTES, Written, read_written
 
-if sys.platform != "win32":
-    import fcntl
-
 SYNC_SECONDS = 5.0
 _NO_LOCKS_HERE = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 
@@ -192,6 +189,8 @@ def _open_locked(path: str) -> int:
 def _lock(fd: int, path: str) -> None:
     if sys.platform == "win32":
         return
+    import fcntl
+
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
