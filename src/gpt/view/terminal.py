@@ -34,7 +34,7 @@ def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices) 
     """Show how sure the model was of each token, and what else it might have chosen where it was least sure.
 
     Returns:
-        A `rich.text.Text`: `rich.print(…)` shows it in colours, `print(…)` as plain text with the same numbers.
+        A `rich.text.Text`, which `rich.print` shows in colours and `print` as plain text with the same numbers.
 
     Raises:
         ImportError: rich is not installed; the extra `cli` brings it.
