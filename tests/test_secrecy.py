@@ -22,7 +22,7 @@ from support.http_server import Answer, ScriptedServer, json_answer, sse_answer
 from support.raw_server import RawServer, read_request, reset
 
 import gpt
-from gpt.models import errors, shared
+from gpt.models import errors, operations, shared
 
 KEY, HEADER, QUERY, USERINFO, PROMPT, EXTRA, PROXY, CALL = (
     "sk-wagtail-key",
@@ -131,15 +131,18 @@ def secretive(url: str, **options: Any) -> gpt.Gpt:
     return make(url, **{**settings, **options})
 
 
+def _finish(answer: operations.CreateCompletionResponse) -> None:
+    assert answer.completion_stream is not None
+    answer.completion_stream.collect()
+
+
 def failing_call(s: gpt.Gpt, stream: bool) -> BaseException:
     """Make a call with a secret in everything that can hold one, and give its error."""
     body = shared.CreateCompletionRequest(
         model="m", prompt=PROMPT, stream=stream, additional_properties={"note": EXTRA}
     )
     with pytest.raises(errors.SDKError) as caught:
-        answer = s.completions.create_completion(body, http_headers={"X-Call": CALL}, query={"call": CALL})
-        assert answer.completion_stream is not None
-        answer.completion_stream.collect()
+        _finish(s.completions.create_completion(body, http_headers={"X-Call": CALL}, query={"call": CALL}))
     return caught.value
 
 
@@ -198,7 +201,7 @@ def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
         plain = shared.CreateCompletionRequest(model="m", prompt=PROMPT)
         answer = s.completions.create_completion(plain)
         stream = s.completions.stream_completion(plain)
-        shown = f"{s!r} {s.sdk_configuration!r} {s.completions!r} {s._transport!r} {answer!r} {stream!r} {pickle.dumps(answer)!r}"
+        shown = f"{[s, s.sdk_configuration, s.completions, s._transport, answer, stream]} {pickle.dumps(answer)!r}"
         stream.collect()
     assert leaks(shown) == []
     assert leaks(everything_said(caplog.records)) == []

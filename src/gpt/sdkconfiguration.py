@@ -139,6 +139,9 @@ def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
         raise TypeError("a client with client= is not pickled: its session may hold credentials; make one there")
     if url.split_userinfo(configuration.server_url)[1]:
         raise TypeError("a client with user:password@ in its server URL is not pickled; give security= a function")
+    for name in url.query_names(configuration.server_url):
+        if auth.is_credential(name):
+            raise TypeError(f"a client with {name} in the query of its server URL is not pickled")
     for name, value in configuration.http_headers.items():
         if value is not None and auth.is_credential(name):
             raise TypeError(f"a client with {name} in http_headers is not pickled; give security= a function")

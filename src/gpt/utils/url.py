@@ -72,6 +72,11 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
     return bare.geturl(), (unquote(parts.username), unquote(parts.password or ""))
 
 
+def query_names(url: str) -> list[str]:
+    """Give the names of the parameters in a URL's query."""
+    return [unquote_plus(pair.split("=", 1)[0]) for pair in urlsplit(url).query.split("&") if pair]
+
+
 def redact(url: str) -> str:
     """Give scheme, host and path: no user, password, query or fragment."""
     try:

@@ -1,0 +1,251 @@
+"""What travels to another process, without keys, and what is refused with the reason."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+from calling import OK, QUICK, ask, make, request, text
+from support.http_server import ScriptedServer, json_answer, sse_answer
+
+import gpt
+from gpt.models import errors, operations, shared
+from gpt.models.shared import Security
+
+CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """Give a process that was spawned, and so shares nothing but what is pickled."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def find_key() -> Security:
+    """Find a key, wherever this runs."""
+    return Security(api_key_auth=f"found-{os.environ.get('KEY_SUFFIX', 'here')}")
+
+
+def tag(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
+    """Mark a request, as a hook that can be pickled."""
+    prepared.headers["X-Tag"] = "tagged"
+    return send(prepared)  # type: ignore[no-any-return]
+
+
+def complete(s: gpt.Gpt) -> operations.CreateCompletionResponse:
+    """Make a call, in whichever process."""
+    return ask(s)
+
+
+def fail(s: gpt.Gpt, stream: bool) -> None:
+    """Make a call that fails, in whichever process."""
+    answer = s.completions.create_completion(request(stream=stream))
+    if answer.completion_stream is not None:
+        answer.completion_stream.collect()
+
+
+def run_with_key(key: str | None, payload: bytes) -> str | None:
+    """Unpickle a client where the environment has this key, and give the header that it would send."""
+    os.environ.pop("OPENAI_API_KEY", None)
+    if key is not None:
+        os.environ["OPENAI_API_KEY"] = key
+    try:
+        header = pickle.loads(payload).sdk_configuration.key_header()
+        return header[1] if header else None
+    finally:
+        os.environ.pop("OPENAI_API_KEY", None)
+
+
+def test_a_client_works_elsewhere(elsewhere: ProcessPoolExecutor) -> None:
+    """Settings, hooks and a callable key travel; the answer comes back with its headers and no key."""
+    with ScriptedServer() as server:
+        server.reply(json_answer(OK.body, x_request_id="r", x_ratelimit_remaining_requests="7"))
+        s = make(server.url, security=find_key, hooks=[tag], http_headers={"X-A": "b", "User-Agent": None}, deadline=60)
+        answer = elsewhere.submit(complete, s).result(60)
+        sent = server.requests[0]
+    assert text(answer) == " ok"
+    assert (answer.request_id, answer.rate_limit.remaining_requests, answer.status_code) == ("r", 7, 200)
+    assert answer.raw_response.json()["id"] == "cmpl-1"
+    assert answer.raw_response.request is None
+    assert [sent.header(name) for name in ("authorization", "x-tag", "x-a", "user-agent")] == [
+        "Bearer found-here",
+        "tagged",
+        "b",
+        None,
+    ]
+
+
+def test_the_configuration_survives() -> None:
+    """A round trip gives an equal configuration, and a client on it."""
+    s = make(
+        "http://localhost:1/v1?v=1",
+        timeout=(1, None),
+        deadline=3,
+        http_headers={"X-A": None},
+        max_response_bytes=9,
+        hooks=[tag],
+        security=find_key,
+    )
+    back = pickle.loads(pickle.dumps(s))
+    assert back.sdk_configuration == s.sdk_configuration
+    assert pickle.loads(pickle.dumps(s.sdk_configuration)) == s.sdk_configuration
+    assert back._transport is not s._transport
+    assert back.sdk_configuration.retry_config == QUICK
+
+
+def test_an_environment_key_is_read_again_on_arrival(
+    elsewhere: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key itself does not travel; where the client arrives the environment has its own, or that is an error."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    payload = pickle.dumps(make("http://localhost:1/v1"))
+    assert b"hidden" not in payload
+    assert elsewhere.submit(run_with_key, "sk-there", payload).result(60) == "Bearer sk-there"
+    with pytest.raises(ValueError, match="pickled where OPENAI_API_KEY was set; set it here too"):
+        elsewhere.submit(run_with_key, None, payload).result(60)
+
+
+def test_a_keyless_client_stays_keyless() -> None:
+    """An explicit no-key travels as one."""
+    s = make("http://localhost:1/v1", security=Security(api_key_auth=""))
+    assert run_with_key("sk-there", pickle.dumps(s)) is None
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"security": Security(api_key_auth="hidden")},
+        "a literal key is not pickled: leave security= out and set OPENAI_API",
+    ),
+    ({"client": requests.Session()}, "client= is not pickled: its session may hold credentials; make one there"),
+    ({"server_url": "http://me:hidden@localhost/v1"}, "user:password@ in its server URL is not pickled"),
+    ({"server_url": "http://hidden@localhost/v1"}, "user:password@ in its server URL is not pickled"),
+    ({"server_url": "http://localhost/v1?api-key=hidden"}, "api-key in the query of its server URL is not pickled"),
+    ({"http_headers": {"Authorization": "hidden"}}, "Authorization in http_headers is not pickled; give security="),
+    ({"http_headers": {"x-API-key": "hidden"}}, "x-API-key in http_headers is not pickled"),
+    ({"http_headers": {"Cookie": "hidden"}}, "Cookie in http_headers is not pickled"),
+    ({"http_headers": {"X-Auth-Token": "hidden"}}, "X-Auth-Token in http_headers is not pickled"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=lambda value: str(value)[:30])
+def test_credentials_are_refused(options: dict[str, Any], said: str) -> None:
+    """A client that holds a credential is not pickled, and the message says what to do instead."""
+    s = gpt.Gpt(**{"server_url": "http://localhost:1/v1", **options})
+    for each in (s, s.sdk_configuration):
+        with pytest.raises(TypeError, match=said) as caught:
+            pickle.dumps(each)
+        assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"http_headers": {"Authorization": None}}, {"server_url": "http://a/v1?api-version=1"}]
+)
+def test_what_is_no_credential_travels(options: dict[str, Any]) -> None:
+    """A header that is taken off and an ordinary query are no reason to refuse."""
+    s = make(**{"url": options.pop("server_url", "http://a/v1"), **options})
+    assert pickle.loads(pickle.dumps(s)).sdk_configuration == s.sdk_configuration
+
+
+CASES = {
+    "status": (
+        json_answer(
+            {"error": {"message": "no", "code": "c", "type": "t", "param": "p"}},
+            429,
+            retry_after="200",
+            x_request_id="r",
+        ),
+        False,
+    ),
+    "unreadable": (json_answer(b"<html>"), False),
+    "cut": (json_answer(OK.body, cut=True), False),
+    "stream": (sse_answer(CHUNK, CHUNK, done=False), True),
+    "stream error": (sse_answer(CHUNK, {"error": {"message": "boom", "code": 503}}), True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_errors_travel(elsewhere: ProcessPoolExecutor, name: str) -> None:
+    """An error raised in another process arrives with its class, message, fields and partial answer, without keys."""
+    answer, stream = CASES[name]
+    with ScriptedServer() as server:
+        server.reply(answer)
+        s = make(server.url, security=find_key)
+        here = elsewhere.submit(fail, s, stream).exception(60)
+        with pytest.raises(errors.SDKError) as caught:
+            fail(s, stream)
+        there = caught.value
+    assert isinstance(here, errors.SDKError)
+    assert type(here) is type(there)
+    fields = ("message", "status_code", "body", "request_id", "retry_after", "code", "type", "param", "partial", "args")
+    assert [getattr(here, field) for field in fields] == [getattr(there, field) for field in fields]
+    assert str(here) == str(there)
+    assert here.raw_response is None
+    assert here.headers.get("X-REQUEST-ID") == here.request_id
+    again = pickle.loads(pickle.dumps(here))
+    assert (type(again), str(again), again.partial) == (type(here), str(here), here.partial)
+    assert b"found-here" not in pickle.dumps(there)
+
+
+ALL_ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)]
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_every_error_class_survives(cls: type[errors.SDKError], protocol: int) -> None:
+    """Each class, made as a user would in a test, comes back the same."""
+    error = cls("message", 418, '{"error": {"code": 7}}')
+    error.partial = shared.CreateCompletionResponse(choices=[])
+    back = pickle.loads(pickle.dumps(error, protocol))
+    assert (type(back), str(back), back.status_code, back.code, back.partial) == (cls, "message", 418, 7, error.partial)
+
+
+def test_a_subclass_of_a_user_survives() -> None:
+    """A class of the user's own, with another constructor, is rebuilt without calling it."""
+    back = pickle.loads(pickle.dumps(OwnError(1, 2)))
+    assert (type(back), str(back), back.extra) == (OwnError, "own 1", 2)
+
+
+class OwnError(errors.SDKError):
+    """An error of a user's."""
+
+    def __init__(self, number: int, extra: int) -> None:
+        super().__init__(f"own {number}")
+        self.extra = extra
+
+
+def test_models_and_settings_survive() -> None:
+    """Requests, answers and settings are plain data."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        answer = ask(s)
+    values = [
+        request(additional_properties={"top_k": 1}),
+        answer.create_completion_response,
+        QUICK,
+        gpt.UNSET,
+        answer.rate_limit,
+    ]
+    assert pickle.loads(pickle.dumps(values)) == values
+    assert pickle.loads(pickle.dumps(gpt.UNSET)) is gpt.UNSET
+    assert replace(QUICK, max_retries=3).max_retries == 3
+
+
+def test_a_stream_is_refused() -> None:
+    """An open stream does not travel; the message says what does."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_answer(CHUNK))
+        answer = s.completions.create_completion(request(stream=True))
+        with pytest.raises(TypeError, match=r"a stream cannot be pickled; pickle what collect\(\) returns"):
+            pickle.dumps(answer)
+        assert answer.completion_stream is not None
+        with pytest.raises(TypeError, match="pickle"):
+            pickle.dumps(answer.completion_stream)
+        answer.completion_stream.close()
