@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
+import signal
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
+from types import FrameType
 from typing import IO
 
 from ..models.shared import CreateCompletionRequest
@@ -17,6 +21,8 @@ from .lines import Line, duplicate, name_of, name_of_line, read_line, write_answ
 from .output import Output
 from .running import Run
 from .summary import Summary
+
+logger = logging.getLogger("gpt.bulk")
 
 
 def run_jsonl(
@@ -61,7 +67,7 @@ def run_jsonl(
         batch = _Batch(out, progress)
         requests = batch.requests(lines, model)
         run = Run(s, requests, executor=executor, max_workers=max_workers, bodies=True)
-        with closing(iter(run)) as replies:
+        with _stopped_by_ctrl_c(run), closing(iter(run)) as replies:
             for task, reply in replies:
                 batch.write(write_answer(task.tag, reply), problem=reply.error, tokens=reply.tokens)
         return batch.summary()
@@ -128,6 +134,26 @@ def _check_paths(input: str | os.PathLike[str], output: str | os.PathLike[str]) 
         raise ValueError(f"output: it is written as plain text, appended to line by line; leave .gz out of {output}")
     if os.fspath(input) != "-" and os.path.exists(output) and os.path.samefile(input, output):
         raise ValueError("output: it is the input; name another file")
+
+
+@contextmanager
+def _stopped_by_ctrl_c(run: Run[Line]) -> Iterator[None]:
+    """Let Ctrl-C stop a run between two lines, not in the middle of one; the second time it is itself again."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        logger.info("waiting for the answers in flight; Ctrl-C again leaves at once")
+        run.interrupt()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

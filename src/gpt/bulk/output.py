@@ -48,7 +48,7 @@ class Output:
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._copy)  # of a run that was killed while it rewrote the file
-            self._end = self._read(retry_errors)
+            self._read(retry_errors)
             if retry_errors and self.failed:
                 self._drop_failed()
         except BaseException:
@@ -67,10 +67,9 @@ class Output:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._end)
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - (len(line) - len(rest)))
             advice = f"{error.strerror}; {self.answered + self.failed} lines are safe: make room and run this again"
             raise OSError(error.errno, advice, self._path) from None
-        self._end += len(line)
         if self._clock() - self._synced >= SYNC_SECONDS:
             self._sync()
 
@@ -78,8 +77,8 @@ class Output:
         os.fsync(self._fd)
         self._synced = self._clock()
 
-    def _read(self, retry_errors: bool) -> int:
-        """Note what is in the file, repair its end, and give its length."""
+    def _read(self, retry_errors: bool) -> None:
+        """Note what is in the file, and repair its end."""
         end = 0
         for number, line in enumerate(self._lines(), 1):
             try:
@@ -88,12 +87,12 @@ class Output:
                 if line.endswith(b"\n") or (number == 1 and not _may_be_torn(line)):
                     raise _foreign(self._path, number, str(error)) from None
                 os.ftruncate(self._fd, end)
-                return end
+                return
             self._note(written, forget=written.failed and retry_errors)
             end += len(line)
             if not line.endswith(b"\n"):
-                return end + os.write(self._fd, b"\n")
-        return end
+                os.write(self._fd, b"\n")
+                return
 
     def _note(self, written: Written, *, forget: bool) -> None:
         if written.failed:
@@ -112,7 +111,7 @@ class Output:
         fd = os.open(self._copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _CLOEXEC, 0o666)
         try:
             _lock(fd, self._copy)
-            end = self._copy_answers(fd)
+            self._copy_answers(fd)
             os.chmod(self._copy, os.stat(self._path).st_mode)
             os.fsync(fd)
             os.replace(self._copy, self._path)
@@ -125,12 +124,11 @@ class Output:
             raise
         _sync_folder(self._path)
         os.close(self._fd)
-        self._fd, self._end, self.failed = fd, end, 0
+        self._fd, self.failed = fd, 0
 
-    def _copy_answers(self, fd: int) -> int:
+    def _copy_answers(self, fd: int) -> None:
         with open(fd, "wb", closefd=False) as copy:
             copy.writelines(line for line in self._lines() if not read_written(line).failed)
-            return copy.tell()
 
     def close(self) -> None:
         """Force the file to the disk and let go of it."""

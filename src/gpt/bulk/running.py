@@ -107,11 +107,24 @@ class Run(Generic[Tag]):
         near = isinstance(self._executor, Threads | ThreadPoolExecutor)
         self._packed = b"" if near else pack(self._client, self._gate)
         self._under_way: dict[Future[Reply], Task[Tag]] = {}
-        self._done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Future[Reply] | None] = queue.SimpleQueue()
         self._again: deque[Task[Tag]] = deque()
         self._refused: deque[tuple[Task[Tag], Reply]] = deque()
         self._exhausted = False
+        self._pulling = False
+        self._interrupted = False
         self._problem: BaseException | None = None
+
+    def interrupt(self) -> None:
+        """Stop as Ctrl-C does, at the next step; for a signal handler, which may not do more.
+
+        Raises:
+            KeyboardInterrupt: the source is being read, which may take for ever.
+        """
+        if self._pulling:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._done.put(None)
 
     def __iter__(self) -> Generator[tuple[Task[Tag], Reply], None, None]:
         try:
@@ -123,16 +136,18 @@ class Run(Generic[Tag]):
 
     def _replies(self) -> Iterator[tuple[Task[Tag], Reply]]:
         while True:
+            if self._interrupted and self._problem is None:
+                self._stop(KeyboardInterrupt())
             self._feed()
             if self._refused:
                 yield self._refused.popleft()
-            elif self._under_way or self._again:
+            elif self._exhausted and not self._under_way and not self._again:
+                return
+            else:
                 future = self._next_done()
                 if future is not None and (task := self._under_way.pop(future, None)) is not None:
                     yield from self._judge(task, future)
-                del future
-            elif self._exhausted:
-                return
+                del future  # or the answer would live until the next one comes
 
     def _feed(self) -> None:
         """Submit until the window is full, unless there is something to hand out or the gate is closed."""
@@ -146,6 +161,7 @@ class Run(Generic[Tag]):
 
     def _pull(self) -> None:
         """Take one request from the source; its end, good or bad, is the end of pulling."""
+        self._pulling = True
         try:
             tag, request = next(self._source)
         except StopIteration:
@@ -158,6 +174,8 @@ class Run(Generic[Tag]):
             self._exhausted = True
             self._problem = error
             return
+        finally:
+            self._pulling = False
         task = Task(tag, request, time.monotonic())
         try:
             _refuse_streams(request)
@@ -179,9 +197,7 @@ class Run(Generic[Tag]):
         waiting = self._again or not self._exhausted
         seconds = self._gate.remaining() if waiting and len(self._under_way) < self._window else 0
         try:
-            if self._under_way:
-                return self._done.get(timeout=seconds or None)
-            time.sleep(seconds)
+            return self._done.get(timeout=seconds if seconds or not self._under_way else None)
         except queue.Empty:
             pass
         except KeyboardInterrupt as interrupt:

@@ -10,7 +10,9 @@ from .. import __version__
 from .batch import batch
 from .commands import Commands
 from .complete import complete
+from .score import score_file
 from .serve import serve
+from .view import view
 
 app = typer.Typer(
     name="gpt",
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(complete)
 app.command()(batch)
+app.command("score")(score_file)
+app.command()(view)
 app.command()(serve)
 
 

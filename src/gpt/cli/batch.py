@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -57,7 +53,6 @@ def batch(
         with (
             open_client(server_url=server_url, local=local) as s,
             open_display(_count_lines(input)) as display,
-            _announced_interrupt(display),
         ):
             run_jsonl(s, input, output, model=model, max_workers=max_workers, retry_errors=retry_errors, progress=note)
     except KeyboardInterrupt:
@@ -86,19 +81,3 @@ def _count_lines(input: str) -> int | None:
             return sum(1 for line in file if line.strip())
     except (EOFError, gzip.BadGzipFile):
         return None
-
-
-@contextmanager
-def _announced_interrupt(display: Display) -> Iterator[None]:
-    """Say at Ctrl-C what is being waited for."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        display.say("waiting for the answers in flight; Ctrl-C again leaves at once")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

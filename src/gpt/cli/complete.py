@@ -12,9 +12,13 @@ from ..models import shared
 from ..sdk import Gpt
 from ..utils import codec
 from .options import Local, Model, ServerUrl, open_client, pick_model
+from .view import show
 
 SEPARATOR = "---"
 """The line between several completions."""
+
+VIEWED_LOGPROBS = 5
+"""How many likely tokens --view asks for: as many as OpenAI allows."""
 
 
 def complete(
@@ -26,7 +30,7 @@ def complete(
     logit_bias: Annotated[
         list[str] | None, typer.Option(metavar="ID=BIAS", help="Add to a token's logit; may be repeated.")
     ] = None,
-    logprobs: Annotated[int | None, typer.Option(help="Report this many likely tokens; shown with --json.")] = None,
+    logprobs: Annotated[int | None, typer.Option(help="Report this many likely tokens; see --view and --json.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Generate at most this many tokens.")] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="Make this many completions.")] = None,
     presence_penalty: Annotated[float | None, typer.Option(help="Make tokens rarer that occurred: -2 to 2.")] = None,
@@ -45,6 +49,10 @@ def complete(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the server's JSON; with --stream, a line for each chunk.")
     ] = False,
+    view: Annotated[
+        bool,
+        typer.Option("--view", help="Show how likely each token was, in colours, and the tokens it might have been."),
+    ] = False,
     server_url: ServerUrl = None,
     local: Local = False,
 ) -> None:
@@ -52,6 +60,7 @@ def complete(
 
     \b
     gpt complete --local "A class definition"
+    gpt complete --local --view "A class definition"
     gpt complete -m davinci-002 --max-tokens 20 --temperature 0 "Say this is a test"
     cat poem.txt | gpt complete --server-url http://localhost:8000/v1 -m my-model
     """
@@ -62,7 +71,7 @@ def complete(
         echo=echo,
         frequency_penalty=frequency_penalty,
         logit_bias=dict(_parse_bias(item) for item in logit_bias) if logit_bias else None,
-        logprobs=logprobs,
+        logprobs=VIEWED_LOGPROBS if view and logprobs is None else logprobs,
         max_tokens=max_tokens,
         n=n,
         presence_penalty=presence_penalty,
@@ -74,9 +83,14 @@ def complete(
         user=user,
         additional_properties=dict(_parse_extra(item) for item in extra or ()),
     )
+    if view and as_json:
+        raise typer.BadParameter("--view shows an answer to people and --json to programs; give one of them")
     streamed = stream if stream is not None else sys.stdout.isatty() and not as_json
     with open_client(server_url=server_url, local=local) as s:
-        (_print_stream if streamed else _print_answer)(s, request, as_json=as_json)
+        if view:
+            _print_view(s, request)
+        else:
+            (_print_stream if streamed else _print_answer)(s, request, as_json=as_json)
 
 
 def _read_prompt(prompt: str | None) -> str:
@@ -114,6 +128,12 @@ def _print_answer(s: Gpt, request: shared.CreateCompletionRequest, *, as_json: b
         typer.echo(result.raw_response.content.decode("utf-8", "replace").strip())
     else:
         _print_choices(result.create_completion_response.choices)
+
+
+def _print_view(s: Gpt, request: shared.CreateCompletionRequest) -> None:
+    completion = s.completions.create_completion(request).create_completion_response
+    assert completion is not None
+    show(completion)
 
 
 def _print_stream(s: Gpt, request: shared.CreateCompletionRequest, *, as_json: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, NamedTuple
@@ -48,7 +50,7 @@ def score_file(
     texts = _read(file, context, jsonl=file.name.endswith(".jsonl"))
     if not as_json:
         typer.echo(_ROW.format("perplexity", "mean", "sum", "tokens", "text"))
-    with open_client(server_url=server_url, local=False) as s:
+    with open_client(server_url=server_url, local=False) as s, _bar() as advance:
         while batch := list(islice(texts, batch_size)):
             scores = score(
                 s,
@@ -59,6 +61,7 @@ def score_file(
             )
             for result in scores:
                 typer.echo(_line(result) if as_json else _row(result))
+            advance(len(batch))
 
 
 def _read(lines: Iterable[str], context: str, *, jsonl: bool) -> Iterator[_Text]:
@@ -79,6 +82,21 @@ def _read_json(line: str, context: str, number: int) -> _Text:
     if not isinstance(text, str) or not isinstance(before, str):
         raise ValueError(f'line {number}: expected a string or {{"text": "…", "context": "…"}}, got {line[:60]}')
     return _Text(text, before)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int], None]]:
+    """Count on stderr where the scores go elsewhere than to the terminal."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda count: progress.advance(task, count)
 
 
 def _row(result: Score) -> str:

@@ -27,7 +27,7 @@ def view(
     gpt view answer.json
     gpt view answer.json -o page.html
     """
-    completion = _read(answer.read(), answer.name)
+    completion = _read(answer.read())
     if output is None:
         show(completion)
     else:
@@ -42,15 +42,15 @@ def show(completion: CreateCompletionResponse) -> None:
     Console(highlight=False).print(to_text(completion), soft_wrap=True)
 
 
-def _read(data: bytes, name: str) -> CreateCompletionResponse:
+def _read(data: bytes) -> CreateCompletionResponse:
     """Read one JSON document, or the lines of a stream's chunks."""
     try:
         return CreateCompletionResponse.from_json(data)
     except ValueError as error:
         lines = [line for line in data.splitlines() if line.strip()]
         if len(lines) < 2:
-            raise ValueError(f"{name}: expected the JSON of an answer: {error}") from None
+            raise ValueError(f"expected the JSON of an answer: {error}") from None
     try:
         return collect(CreateCompletionResponse.from_json(line) for line in lines)
     except ValueError as error:
-        raise ValueError(f"{name}: expected the JSON of an answer, or a chunk of one on each line: {error}") from None
+        raise ValueError(f"expected the JSON of an answer, or a chunk of one on each line: {error}") from None
