@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPResponse
 from itertools import chain
@@ -38,6 +39,7 @@ class Answer:
 
     deadline: Deadline | None = None
     retries_taken: int = 0
+    process: int = field(default_factory=os.getpid)
 
     @property
     def content_type(self) -> str:
@@ -141,15 +143,18 @@ def release(response: requests.Response) -> None:
         response.close()
 
 
-def drop(response: requests.Response) -> None:
-    """End an answer that is still coming; wakes a thread that is waiting for more of it."""
-    sock = _socket(response)
-    if sock is not None:
+def drop(answer: Answer) -> None:
+    """End an answer that is still coming; wakes a thread that is waiting for more of it.
+
+    In a process that was forked meanwhile the connection is the parent's: there it is only let go of.
+    """
+    sock = _socket(answer.response)
+    if sock is not None and answer.process == os.getpid():
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
-    release(response)
+    release(answer.response)
 
 
 def _fits_at_once(answer: Answer) -> bool:

@@ -42,7 +42,7 @@ def open_stream(answer: Answer) -> EventStream[CreateCompletionResponse]:
         else:
             body = keep_body(answer.response, head + b"".join(chunks))
             events = _only(read_completion(answer.response, body), body, progress)
-    return EventStream(answer.response, events, progress, collect=_collect, close=drop)
+    return EventStream(answer.response, events, progress, collect=_collect, close=lambda _: drop(answer))
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:
@@ -83,7 +83,7 @@ def _read(
         problem = error
     finally:
         if not progress.completed:
-            drop(answer.response)
+            drop(answer)
     problem.partial = _collect(progress.events)
     raise problem
 
