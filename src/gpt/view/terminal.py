@@ -25,7 +25,7 @@ _STYLES = (
     "black on #fff3cc",
     "black on #fed98e",
     "black on #fb9a3c underline",
-    "bold white on #b8430a underline",
+    "bold white on #9e2a0c underline",
     "dim underline",
 )
 
