@@ -27,6 +27,7 @@ from .sdkerror import (
 E = TypeVar("E", bound=SDKError)
 
 _MAX_FACT = 100
+_OUT_OF_MONEY = {"insufficient_quota", "credit_balance_exhausted"}
 
 _SHORTEST_SECRET = 6
 """Shorter keys are placeholders (`x`, `EMPTY`), and replacing them would spoil the message."""
@@ -170,8 +171,12 @@ def _named(details: ErrorDetails, response: requests.Response) -> list[tuple[str
 def _advice(status: int, details: ErrorDetails, response: requests.Response, now: float) -> str:
     if 300 <= status < 400:
         location = one_line(url.redact(response.headers.get("Location", "")))
-        return f"redirects are not followed; the server points to {location or 'nowhere'}: use that as server_url"
-    if "insufficient_quota" in (details.code, details.type):
+        if not location:
+            return "redirects are not followed, and the server names no other place"
+        base = location.removesuffix("/completions")
+        hint = f": server_url={base!r} goes there directly" if base.startswith("http") else ""
+        return f"redirects are not followed; the server points to {location}{hint}"
+    if _OUT_OF_MONEY & {str(details.code), str(details.type)}:
         return "the quota is used up: check plan and billing; asking again does not help"
     wait = server_wait(response.headers, now)
     if wait is not None and wait > MAX_SERVER_WAIT:
