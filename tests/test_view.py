@@ -270,9 +270,9 @@ def test_notebook() -> None:
 
     assert shown.startswith('<div class="gpt-view"><style>')
     assert "<html" not in shown
-    assert shown.count('tabindex="0"') == 4000
-    assert "1,000 more tokens" in shown
-    assert CreateCompletionResponse(choices=[choice, choice])._repr_html_().count('tabindex="0"') == 4000
+    assert shown.count('tabindex="0"') == 2000
+    assert "3,000 more tokens" in shown
+    assert CreateCompletionResponse(choices=[choice, choice])._repr_html_().count('tabindex="0"') == 2000
 
 
 def test_style_stays_in_its_element() -> None:
@@ -309,3 +309,31 @@ def test_import_is_light() -> None:
     )
     code = "; ".join(lines)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def luminance(colour: str) -> float:
+    """Give the relative luminance of `#rrggbb` (WCAG 2.2)."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Give the contrast of two colours (WCAG 2.2), from 1 to 21."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_colours_are_legible() -> None:
+    """In each theme the levels go one way in lightness, and every text on them has the contrast that WCAG asks for."""
+    style = view.to_html(lists(["a"], [-1.0]), fragment=True)
+    blocks = re.findall(r"\.gpt-view \{\s*(--paper:.*?)\}", style, flags=re.S)
+    themes = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks]
+
+    assert len(themes) == 4
+    for theme in themes:
+        levels = [luminance(theme[name]) for name in ("paper", "l1", "l2", "l3", "l4")]
+        assert levels in (sorted(levels), sorted(levels, reverse=True))
+        pairs = [("ink", "paper"), ("ink", "l1"), ("ink", "l2"), ("l3-ink", "l3"), ("l4-ink", "l4")]
+        pairs += [("soft", "paper"), ("ink", "card"), ("soft", "card"), ("ink", "bar")]
+        assert [pair for pair in pairs if contrast(theme[pair[0]], theme[pair[1]]) < 4.5] == []

@@ -13,7 +13,7 @@ from ..models.shared.tokens import Alternative, Token, read_tokens
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .scale import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
-FRAGMENT_TOKENS = 4000
+FRAGMENT_TOKENS = 2000
 """How many tokens a fragment shows, for a notebook keeps each output."""
 
 _CLASSES = {"space": "s", "newline": "n", "tab": "b", "mark": "m"}
@@ -51,7 +51,7 @@ def to_html(
     Args:
         answer: a choice, or an answer with all its choices.
         title: the page's heading; without it, the name of the model, where the answer says it.
-        fragment: give an element to put into a page (or a notebook's cell), at most 4,000 tokens of it.
+        fragment: give an element to put into a page (or a notebook's cell), at most 2,000 tokens of it.
 
     Returns:
         A whole page in UTF-8, or the element. It holds no script and loads nothing.
