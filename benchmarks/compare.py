@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -94,8 +95,10 @@ def serving() -> Iterator[str]:
 
 
 def child(code: str, *arguments: str) -> dict[str, float]:
-    """Run code in a fresh interpreter; it prints its figures as JSON."""
-    output = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    """Run code in a fresh interpreter, with compiled modules as an installed package has them; it prints JSON."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", code, *arguments]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     figures: dict[str, float] = json.loads(output.stdout)
     return figures
 
@@ -127,7 +130,7 @@ def import_row() -> Row:
 
 
 MEMORY = """
-import json, resource, sys
+import json, sys
 who, url = sys.argv[1:]
 if who == "gpt":
     import gpt
@@ -153,7 +156,10 @@ else:
         for line in answer.iter_lines():
             if line.startswith(b"data: {"):
                 json.loads(line[6:])
-print(json.dumps({who: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+# Not ru_maxrss: that starts at the parent's size.
+with open("/proc/self/status") as status:
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({who: peak / 1024}))
 """
 
 
@@ -374,8 +380,8 @@ def report(measured: list[Row], rounds: int) -> None:
 PAGE = """# Benchmarks
 
 CPU time of the client process, not wall-clock time: what the client costs while the server thinks. Everything ran
-side by side in one run of the command below, against a small keep-alive server in another process. Figures are medians of
-{rounds} interleaved rounds; *share* is what gpt takes of what the peer takes, round by round: median (lowest–highest).
+side by side in one run of the command below, against a small keep-alive server in another process. Figures are
+medians of {rounds} interleaved rounds; *share* is what gpt takes of what the peer takes, round by round: median (lowest–highest).
 
 ![gpt's share of its peers' cost](benchmarks.svg)
 

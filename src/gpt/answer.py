@@ -29,7 +29,7 @@ _CLOSED_MEANWHILE = (AttributeError, ValueError)
 _ANY = (*FOREIGN, *_CLOSED_MEANWHILE)
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(eq=False, repr=False)
 class Answer:
     """An answer whose body is still unread, and what is needed to read it."""
 

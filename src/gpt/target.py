@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 from requests.__version__ import __version__ as requests_version
@@ -23,8 +22,7 @@ _RESTORED_BELOW = ("user-agent", "accept-encoding")
 """Headers that urllib3 and http.client put back when they are merely absent."""
 
 
-@dataclass(slots=True, frozen=True, repr=False)
-class Target:
+class Target(NamedTuple):
     """A resolved address."""
 
     url: str
@@ -50,6 +48,9 @@ class Target:
 
     given: frozenset[str]
     """The headers that the caller set or took off, in lower case: a key does not replace them."""
+
+    def __repr__(self) -> str:
+        return f"<Target {self.shown}>"
 
 
 def resolve_target(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
@@ -40,8 +40,7 @@ _address = lru_cache(_TARGETS)(url.join)
 _SHORTEST = 0.001
 
 
-@dataclass(slots=True, repr=False)
-class Options:
+class Options(NamedTuple):
     """What a caller may say about one call; `UNSET` leaves it to the client."""
 
     retries: RetryConfig | Unset = UNSET
@@ -51,8 +50,11 @@ class Options:
     query: Mapping[str, Any] | None = None
     server_url: str | None = None
 
+    def __repr__(self) -> str:
+        return "<Options>"
 
-@dataclass(slots=True, repr=False)
+
+@dataclass(eq=False, repr=False)
 class _Call:
     """One call on its way through its attempts."""
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import codec
 
@@ -25,8 +24,7 @@ _TYPE_NAMES = ("type", "error_type")
 _CODE_NAMES = ("code", "http_status_code", "status", "statusCode", "error_code", "status_code")
 
 
-@dataclass(frozen=True)
-class ErrorDetails:
+class ErrorDetails(NamedTuple):
     """What a server said went wrong; any part may be missing."""
 
     message: str = ""

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Progress:
     """What a stream has brought so far, shared between the generator that reads it and the `EventStream`."""
 

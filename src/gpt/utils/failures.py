@@ -7,12 +7,14 @@ import re
 import ssl
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from traceback import walk_tb
-from typing import Literal
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
+
+from . import url
 
 FOREIGN = (
     requests.RequestException,
@@ -26,12 +28,11 @@ FOREIGN = (
 
 _UNREADABLE_URL = (urllib3.exceptions.LocationParseError, requests.exceptions.InvalidURL)
 
-_URL = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?'\")]*)(?:\?[^\s'\")]*)?")
+_URL = re.compile(r"([a-zA-Z][\w+.-]*://)[^\s'\"]*")
 _PATH = re.compile(r"(with url: [^\s?]*)\?\S*")
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """One failure, classified."""
 
     kind: Literal["connect timeout", "read timeout", "connection", "other"]
@@ -58,7 +59,19 @@ def is_about_redirect(error: ValueError) -> bool:
 
 def scrub(text: str) -> str:
     """Take user, password and query out of every URL in a text."""
-    return _PATH.sub(r"\1", _URL.sub(r"\g<scheme>\g<rest>", text))
+    return _PATH.sub(r"\1", _URL.sub(_without_secrets, text))
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    text = found.group()
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return f"{found.group(1)}***"
+    if not parts.netloc or "@" in parts.path + parts.query + parts.fragment:  # a password with a "/" or "?" in it
+        return f"{found.group(1)}***" if len(text) > len(found.group(1)) else text
+    return url.redact(text)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -101,7 +114,10 @@ def _is_garbage(error: BaseException) -> bool:
 
 def _is_plain(error: BaseException) -> bool:
     """Tell a server that answered our TLS with plain text."""
-    return isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    return isinstance(error, ssl.SSLError) and getattr(error, "reason", "") in (
+        "WRONG_VERSION_NUMBER",
+        "RECORD_LAYER_FAILURE",
+    )
 
 
 def _reason(chain: list[BaseException]) -> str:

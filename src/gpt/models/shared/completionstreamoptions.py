@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ...utils.model import Model
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompletionStreamOptions(Model):
     """What a stream carries besides its text. Only sent with `stream=True`."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...utils.model import Model
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompletionUsageCompletionTokensDetails(Model):
     """Where the tokens of the completion went, as far as the server says."""
 
@@ -31,7 +31,7 @@ class CompletionUsageCompletionTokensDetails(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompletionUsagePromptTokensDetails(Model):
     """Where the tokens of the prompt came from, as far as the server says."""
 
@@ -54,7 +54,7 @@ class CompletionUsagePromptTokensDetails(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompletionUsage(Model):
     """The number of tokens of the request. Servers leave out what they do not count."""
 

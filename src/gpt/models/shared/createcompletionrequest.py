@@ -11,7 +11,7 @@ from .completionstreamoptions import CompletionStreamOptions
 from .createcompletionrequestmodel import CreateCompletionRequestModel
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CreateCompletionRequest(Model):
     """A prompt and how to complete it.
 

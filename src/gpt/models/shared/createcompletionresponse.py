@@ -23,7 +23,7 @@ class CreateCompletionResponseChoicesFinishReason(str, Enum):
     """The server's filter left text out."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CreateCompletionResponseChoicesLogprobs(Model):
     """Log-probabilities (natural logarithm) by token.
 
@@ -50,7 +50,7 @@ class CreateCompletionResponseChoicesLogprobs(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CreateCompletionResponseChoices(Model):
     """One completion, or a piece of one in a stream."""
 
@@ -77,7 +77,7 @@ class CreateCompletionResponseChoices(Model):
         return to_html(self, fragment=True)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CreateCompletionResponse(Model):
     """The completions of a request. Only `choices` is always there; values are as the server sent them.
 

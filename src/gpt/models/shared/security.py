@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...utils.model import Model
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Security(Model):
     """An API key and the header that carries it. Its `repr` shows no key."""
 
