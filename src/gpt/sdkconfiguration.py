@@ -25,7 +25,7 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """How large an answer may be, decompressed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SDKConfiguration:
     """The settings of a client, checked and resolved. Its `repr` shows no key."""
 

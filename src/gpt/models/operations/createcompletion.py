@@ -13,7 +13,7 @@ from ..shared import CreateCompletionResponse as Completion
 from .ratelimit import RateLimit
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class CreateCompletionResponse:
     """An answer of the server: its HTTP side, and either the completion or a stream of it."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...utils.headers import parse_count, parse_duration
 
 
-@dataclass(frozen=True)
-class RateLimit:
+class RateLimit(NamedTuple):
     """The `x-ratelimit-*` headers of an answer; `None` where one is absent or odd."""
 
     limit_requests: int | None = None
