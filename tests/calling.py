@@ -29,6 +29,12 @@ QUICK = RetryConfig(backoff=BackoffStrategy(initial_interval=1, max_interval=1))
 ONCE = RetryConfig(strategy="none")
 
 
+def chunk(text: str = "", finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    """Make one chunk of a stream; `more` goes into its choice."""
+    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish, **more}
+    return {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+
+
 def request(**fields: Any) -> shared.CreateCompletionRequest:
     """Make a small request."""
     return shared.CreateCompletionRequest(**{"model": "m", "prompt": "Say", **fields})

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
-from calling import COMPLETION, OK, STREAM, make, request, stream_text
+from calling import COMPLETION, OK, STREAM, chunk, make, request, stream_text
 from support.http_server import Answer, Framing, Received, ScriptedServer, sse_answer
 
 import gpt
@@ -16,13 +15,8 @@ from gpt.utils import EventStream
 DONE = b"data: [DONE]\n\n"
 
 
-def chunk(text: str = "", finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
-    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish, **more}
-    return {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
-
-
-def open_stream(s: gpt.Gpt, **options: Any) -> EventStream[shared.CreateCompletionResponse]:
-    return s.completions.stream_completion(request(), **options)
+def open_stream(s: gpt.Gpt) -> EventStream[shared.CreateCompletionResponse]:
+    return s.completions.stream_completion(request())
 
 
 def texts(stream: EventStream[shared.CreateCompletionResponse]) -> list[str | None]:
@@ -99,92 +93,6 @@ def test_a_stream_asked_for_in_the_extras_is_a_stream() -> None:
         wrapper = s.completions.create_completion(request(additional_properties={"stream": True}))
         assert wrapper.completion_stream is not None
         assert wrapper.completion_stream.collect().choices[0].text == " ok"
-
-
-# Joining
-
-
-def test_collect_includes_what_was_iterated() -> None:
-    """Events that were taken with `next` are in the whole; asking again gives the same."""
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), chunk("b"), chunk("c", "stop")))
-        stream = open_stream(s)
-        assert next(stream).choices[0].text == "a"
-        whole = stream.collect()
-        assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("abc", "stop")
-        assert stream.collect() == whole
-        assert stream.completed
-
-
-def test_collect_joins_interleaved_choices() -> None:
-    """Choices are told apart by index, come ordered, and keep what each was sent beside its text."""
-    events = [
-        chunk("B", index=1, stop_reason=None, token_ids=[7]),
-        chunk("A", index=0, stop_reason=None, token_ids=[3]),
-        chunk("b", "stop", index=1, stop_reason=128001, token_ids=[8, 9]),
-        chunk("a", "length", index=0, token_ids=None),
-    ]
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events))
-        first, second = open_stream(s).collect().choices
-    assert (first.index, first.text, first.finish_reason) == (0, "Aa", "length")
-    assert (second.index, second.text, second.finish_reason) == (1, "Bb", "stop")
-    assert first.additional_properties == {"stop_reason": None, "token_ids": [3]}
-    assert second.additional_properties == {"stop_reason": 128001, "token_ids": [7, 8, 9]}
-
-
-def logprobs(*tokens: str) -> dict[str, Any]:
-    return {
-        "tokens": list(tokens),
-        "token_logprobs": [None if token == "<s>" else -0.5 for token in tokens],
-        "top_logprobs": [None if token == "<s>" else {token: -0.5} for token in tokens],
-        "text_offset": [0] * len(tokens),
-        "token_ids": [1] * len(tokens),
-    }
-
-
-def test_collect_concatenates_logprobs() -> None:
-    """Each list of log-probabilities grows chunk by chunk, nulls and a server's own lists included."""
-    first, second = chunk("ab"), chunk("c", "stop")
-    first["choices"][0]["logprobs"] = logprobs("<s>", "b")
-    second["choices"][0]["logprobs"] = logprobs("c")
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(first, second, chunk("")))
-        joined = open_stream(s).collect().choices[0].logprobs
-    assert joined is not None
-    assert joined.to_dict() == logprobs("<s>", "b", "c")
-
-
-def test_collect_concatenates_chat_logprobs() -> None:
-    """The `content` form of llama.cpp is joined as well."""
-    pieces = [chunk(token, "stop") for token in "ab"]
-    for piece, token in zip(pieces, "ab", strict=True):
-        piece["choices"][0]["logprobs"] = {"content": [{"token": token, "logprob": -1.0}]}
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*pieces))
-        joined = open_stream(s).collect().choices[0].logprobs
-    assert joined is not None
-    assert [entry["token"] for entry in joined.content or ()] == ["a", "b"]
-
-
-def test_the_last_usage_counts() -> None:
-    """Usage may come with every chunk, as zeros or null; the last one is kept."""
-    zero = {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
-    last = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a", "stop") | zero, last, {"choices": [], "usage": None}))
-        whole = open_stream(s).collect()
-    assert whole.usage is not None
-    assert whole.usage.total_tokens == 4
-    assert [choice.text for choice in whole.choices] == ["a"]
-
-
-def test_choices_without_index_have_that_of_their_position() -> None:
-    """A missing or null index is read as the position in its chunk."""
-    events = [{"choices": [{"text": "a"}, {"text": "b", "index": None}]}, {"choices": [{"text": "c"}]}]
-    with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events))
-        assert [choice.text for choice in open_stream(s).collect().choices] == ["ac", "b"]
 
 
 # The end

@@ -60,17 +60,26 @@ def _join_logprobs(
     whole: CreateCompletionResponseChoicesLogprobs, piece: CreateCompletionResponseChoicesLogprobs
 ) -> None:
     for name in ("text_offset", "token_logprobs", "tokens", "top_logprobs", "content"):
-        value = getattr(piece, name)
-        if isinstance(value, list):
-            setattr(whole, name, [*(getattr(whole, name) or ()), *value])
-        elif value is not None:
-            setattr(whole, name, value)
+        if (value := getattr(piece, name)) is not None:
+            setattr(whole, name, _joined(getattr(whole, name), value))
     _keep_last(whole.additional_properties, piece.additional_properties)
 
 
 def _keep_last(whole: dict[str, Any], piece: dict[str, Any]) -> None:
     for name, value in piece.items():
-        if name in _JOINED_LISTS and isinstance(value, list) and isinstance(whole.get(name), list):
-            whole[name] = [*whole[name], *value]
+        if name in _JOINED_LISTS and value is not None:
+            whole[name] = _joined(whole.get(name), value)
         elif value is not None or name not in whole:
             whole[name] = value
+
+
+def _joined(whole: Any, piece: Any) -> Any:
+    """Add a piece to what there is, which is ours and grows in place: streams have many pieces."""
+    if isinstance(piece, list):
+        if not isinstance(whole, list):
+            return list(piece)
+        whole.extend(piece)
+        return whole
+    if isinstance(piece, dict):  # Together's `top_logprobs` is one map
+        return {**whole, **piece} if isinstance(whole, dict) else piece
+    return piece
