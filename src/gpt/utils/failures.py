@@ -19,6 +19,7 @@ from . import url
 FOREIGN = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
+    urllib3.exceptions.ProxySchemeUnsupported,
     http.client.HTTPException,
     OSError,
     UnicodeError,
