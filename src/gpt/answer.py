@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPResponse
 from itertools import chain
@@ -29,17 +28,17 @@ _CLOSED_MEANWHILE = (AttributeError, ValueError)
 _ANY = (*FOREIGN, *_CLOSED_MEANWHILE)
 
 
-@dataclass(eq=False, repr=False)
 class Answer:
-    """An answer whose body is still unread, and what is needed to read it."""
+    """An answer whose body is still unread, and what is needed to read it, such as how many bytes it may have."""
 
-    response: requests.Response
-    limit: int
-    """How many bytes the body may have, decompressed."""
-
-    deadline: Deadline | None = None
-    retries_taken: int = 0
-    process: int = field(default_factory=os.getpid)
+    def __init__(
+        self, response: requests.Response, limit: int, deadline: Deadline | None = None, retries_taken: int = 0
+    ) -> None:
+        self.response = response
+        self.limit = limit
+        self.deadline = deadline
+        self.retries_taken = retries_taken
+        self.process = os.getpid()
 
     @property
     def content_type(self) -> str:

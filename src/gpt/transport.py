@@ -12,7 +12,6 @@ import os
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -54,17 +53,24 @@ class Options(NamedTuple):
         return "<Options>"
 
 
-@dataclass(eq=False, repr=False)
 class _Call:
     """One call on its way through its attempts."""
 
-    target: Target
-    body: bytes
-    retries: RetryConfig
-    timeout: tuple[float | None, float | None]
-    deadline: Deadline | None
-    started: float
-    attempt: int = 0
+    def __init__(
+        self,
+        target: Target,
+        body: bytes,
+        retries: RetryConfig,
+        timeout: tuple[float | None, float | None],
+        deadline: Deadline | None,
+    ) -> None:
+        self.target = target
+        self.body = body
+        self.retries = retries
+        self.timeout = timeout
+        self.deadline = deadline
+        self.started = time.monotonic()
+        self.attempt = 0
 
 
 class Transport:
@@ -128,7 +134,6 @@ class Transport:
             retries=configuration.retry_config if options.retries is UNSET else check_retries(options.retries),
             timeout=configuration.timeout if options.timeout is UNSET else parse_timeout(options.timeout),
             deadline=None if seconds is None else Deadline(seconds),
-            started=time.monotonic(),
         )
 
     def _attempt(self, call: _Call) -> tuple[requests.Response | None, errors.SDKError | None, bool]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(eq=False, repr=False)
 class Progress:
     """What a stream has brought so far, shared between the generator that reads it and the `EventStream`."""
 
-    events: list[bytes] = field(default_factory=list)
-    """The data of each event that was yielded, as received."""
-
-    completed: bool = False
-    """Whether the end came as it should."""
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        """The data of each event that was yielded, as received."""
+        self.completed = False
+        """Whether the end came as it should."""
 
 
 class EventStream(Generic[T]):
