@@ -214,7 +214,7 @@ def test_token_ids_with_one_generated(server: ScriptedServer, s: gpt.Gpt) -> Non
         pytest.param(
             "Hi 😀.",
             ["Hi", " \ufffd", "\ufffd", "\ufffd", "."],
-            [(" \ufffd", 0), ("\ufffd", 0), ("\ufffd", 0), (".", 2)],
+            [(" \ufffd", 0), ("\ufffd", 1), ("\ufffd", 1), (".", 2)],
             id="parts in the text",
         ),
     ],

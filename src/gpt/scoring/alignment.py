@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..models.shared.tokens import Token
 
 _REPLACEMENT = "\ufffd"
 _SENTENCEPIECE_SPACE = "\u2581"
+
+# What has to be assumed for a token to fit costs this much; paths that cost more than the best and some are given up.
+_LOST_SPACE = 1
+_LEFT_OUT = 4
+_PATIENCE = 2 * _LEFT_OUT
 
 
 class Span(NamedTuple):
@@ -21,11 +26,10 @@ class Span(NamedTuple):
 def align(tokens: Sequence[Token], text: str) -> list[Span] | None:
     """Find each token's span in the text that the tokens spell; `None` when they do not spell it.
 
-    A token that is not in the text (a beginning-of-text token, say) has an empty span. Tokens that are parts of one
-    character share its span.
+    A token that is not in the text, such as one for its beginning or end, has an empty span. A token that is a part
+    of a character has the character's span.
     """
-    spans = _by_offset(tokens, text) or _by_counting(tokens, text)
-    return spans if spans and spans[-1].end == len(text) else None
+    return (_by_offset(tokens, text) or _by_spelling(tokens, text)) if tokens else None
 
 
 def count(tokens: Sequence[Token]) -> list[Span]:
@@ -40,59 +44,94 @@ def count(tokens: Sequence[Token]) -> list[Span]:
 def _by_offset(tokens: Sequence[Token], text: str) -> list[Span] | None:
     """Believe the server: vLLM's offsets are off by a beginning-of-text token, SGLang's are all -1."""
     starts = [token.offset for token in tokens if token.offset is not None]
-    if not tokens or len(starts) < len(tokens) or starts != sorted(starts) or starts[-1] > len(text):
+    if len(starts) < len(tokens) or starts[0] != 0:
         return None
     spans = [Span(start, end) for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
-    fits = all(_is_part(token) or text[slice(*span)] == token.text for token, span in zip(tokens, spans, strict=True))
-    return spans if fits and starts[0] == 0 else None
+    fits = all(text[slice(*span)] == token.text for token, span in zip(tokens, spans, strict=True))
+    return spans if fits else None
 
 
-def _by_counting(tokens: Sequence[Token], text: str) -> list[Span] | None:
-    spans: list[Span] = []
-    position = 0
-    while (index := len(spans)) < len(tokens):
-        behind = next((n for n in range(index, len(tokens)) if not _is_part(tokens[n])), len(tokens))
-        end = (
-            _end_of(tokens[index].text, text, position)
-            if behind == index
-            else _find(tokens, behind, text, position + 1)
-        )
-        if end is None:
-            return None
-        spans += [Span(position, end)] * max(1, behind - index)
-        position = end
-    return spans
+def _by_spelling(tokens: Sequence[Token], text: str) -> list[Span] | None:
+    """Lay the tokens along the text's bytes, in the way that needs the fewest excuses."""
+    data = text.encode("utf-8", "surrogatepass")
+    costs = {0: 0}
+    layers: list[dict[int, int]] = []
+    for token in tokens:
+        found: dict[int, tuple[int, int]] = {}
+        for start, cost in costs.items():
+            for end, more in _ends(token, data, start):
+                found[end] = min(found.get(end, (cost + more, start)), (cost + more, start))
+        limit = min((cost for cost, _ in found.values()), default=0) + _PATIENCE
+        costs = {end: cost for end, (cost, _) in found.items() if cost <= limit}
+        layers.append({end: start for end, (_, start) in found.items()})
+    return _in_characters(_walk_back(layers, len(data)), data) if len(data) in costs else None
 
 
-def _is_part(token: Token) -> bool:
-    """Tell a token that may be a part of a character only."""
-    if token.raw is not None:
-        return token.raw.decode("utf-8", "replace") != token.text or _REPLACEMENT in token.text
-    return _REPLACEMENT in token.text
+def _walk_back(layers: Sequence[dict[int, int]], end: int) -> list[Span]:
+    spans = []
+    for layer in reversed(layers):
+        spans.append(Span(layer[end], end))
+        end = layer[end]
+    return spans[::-1]
 
 
-def _end_of(token: str, text: str, position: int) -> int:
-    """Give the position behind a token; the same position when the token is not there.
-
-    Some servers decode each token alone, which loses or marks the space before a word (SentencePiece).
-    """
-    token = token.replace(_SENTENCEPIECE_SPACE, " ") if _SENTENCEPIECE_SPACE not in text else token
-    if text.startswith(token, position):
-        return position + len(token)
-    word = token.lstrip(" ")
-    spaces = len(text) - position - len(text[position:].lstrip())
-    if word and text.startswith(word, position + spaces):
-        return position + spaces + len(word)
-    return position
+def _in_characters(spans: Sequence[Span], data: bytes) -> list[Span]:
+    """Turn positions of bytes into those of characters; a character that was entered counts whole."""
+    begun, ended, characters = [], [], 0
+    for byte in data:
+        characters += byte & 0xC0 != 0x80
+        begun.append(characters - 1)
+        ended.append(characters)
+    begun.append(characters)
+    return [Span(begun[start], ended[end - 1] if end > start else begun[start]) for start, end in spans]
 
 
-def _find(tokens: Sequence[Token], index: int, text: str, position: int) -> int | None:
-    """Find where the tokens from `index` up to the next part of a character begin."""
-    whole = next((n for n in range(index, len(tokens)) if _is_part(tokens[n])), len(tokens))
-    words = [token.text for token in tokens[index:whole] if token.text]
-    if not words:
-        return len(text)
-    found = text.find("".join(words), position)
-    if found < 0:  # the server has lost the spaces between words
-        found = text.find(words[0].strip(), position)
-    return None if found < 0 else found
+def _ends(token: Token, data: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Yield where a token that begins here may end, and what it costs to believe so."""
+    if token.raw is not None and data.startswith(token.raw, start):
+        yield start + len(token.raw), 0
+    elif _REPLACEMENT in token.text:
+        yield from ((end, 0) for end in _ends_of_parts(token.text, data, start))
+    else:
+        yield from _ends_of_word(token.text, data, start)
+    if start in (0, len(data)):
+        yield start, _LEFT_OUT
+
+
+def _ends_of_word(token: str, data: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Match a token, also by a server that decodes each alone, which loses or marks the space before a word."""
+    exact = token.encode("utf-8", "surrogatepass")
+    if data.startswith(exact, start):
+        yield start + len(exact), 0
+        return
+    word = token.replace(_SENTENCEPIECE_SPACE, " ").lstrip(" ").encode("utf-8", "surrogatepass")
+    spaces = start
+    while data[spaces : spaces + 1].isspace():
+        spaces += 1
+    if data.startswith(word, spaces):
+        yield spaces + len(word), _LOST_SPACE
+
+
+def _ends_of_parts(token: str, data: bytes, start: int) -> set[int]:
+    """Match a token in which U+FFFD stands for a part of a character, or for itself."""
+    ends = {start}
+    for index, character in enumerate(token):
+        if character == _REPLACEMENT:
+            last = index == len(token) - 1
+            ends = {end for begin in ends for end in _ends_of_part(data, begin, last=last)}
+        else:
+            whole = character.encode("utf-8", "surrogatepass")
+            ends = {begin + len(whole) for begin in ends if data.startswith(whole, begin)}
+    return ends
+
+
+def _ends_of_part(data: bytes, start: int, *, last: bool) -> Iterator[int]:
+    """Yield where a part of a character may end: a byte inside of it, or at a token's end its first bytes."""
+    byte = data[start] if start < len(data) else 0
+    if 0x80 <= byte < 0xC0:
+        yield start + 1
+    elif byte >= 0xC0:
+        length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+        yield from range(start + 1, start + length) if last else ()
+        if data.startswith(_REPLACEMENT.encode(), start):
+            yield start + 3
