@@ -136,7 +136,7 @@ class Run(Generic[Tag]):
 
     def _replies(self) -> Iterator[tuple[Task[Tag], Reply]]:
         while True:
-            if self._interrupted and self._problem is None:
+            if self._interrupted and not self._stopped:
                 self._stop(KeyboardInterrupt())
             self._feed()
             if self._refused:
@@ -206,12 +206,12 @@ class Run(Generic[Tag]):
 
     def _judge(self, task: Task[Tag], future: Future[Reply]) -> Iterator[tuple[Task[Tag], Reply]]:
         """Hand out a reply, unless the server wants it asked for again; what the executor itself raises is raised."""
-        try:
-            reply = future.result()
-        except CancelledError:
-            if self._problem is None:
-                raise
-            return
+        problem = CancelledError() if future.cancelled() else future.exception()
+        if problem is not None:
+            if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
+                return
+            raise problem
+        reply = future.result()
         if reply.held is not None and self._may_ask_again(task, reply.held):
             if self._packed:
                 self._gate.hold(reply.held)
@@ -220,13 +220,17 @@ class Run(Generic[Tag]):
             yield task, reply
 
     def _may_ask_again(self, task: Task[Tag], seconds: float) -> bool:
-        if self._problem is not None and not isinstance(self._problem, Exception):
+        if self._stopped:
             return False
         return self._retries.limit > 0 and time.monotonic() - task.started + seconds <= self._longest
 
-    def _stop(self, interrupt: BaseException) -> None:
+    @property
+    def _stopped(self) -> bool:
+        return isinstance(self._problem, KeyboardInterrupt)
+
+    def _stop(self, interrupt: KeyboardInterrupt) -> None:
         """Start nothing more; the second time, leave."""
-        if self._problem is not None and not isinstance(self._problem, Exception):
+        if self._stopped:
             raise interrupt
         self._problem = interrupt
         self._exhausted = True
