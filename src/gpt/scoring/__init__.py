@@ -9,7 +9,7 @@ It asks for `echo=True, logprobs=…, max_tokens=0`, which vLLM, SGLang, llama-c
 llama.cpp's own server, Ollama and TGI ignore `echo`: they are refused with an error rather than scored wrongly.
 """
 
-from .score import Score
+from .result import Score
 from .scoring import score
 
 __all__ = ["Score", "score"]

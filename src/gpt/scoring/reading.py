@@ -10,7 +10,7 @@ from ..models import errors, shared
 from ..models.shared.tokens import Token, read_tokens
 from .alignment import Span, align, count
 from .prompts import Prompt
-from .score import Score
+from .result import Score
 
 _WHO = (
     "vLLM, SGLang, llama-cpp-python and OpenAI's base models score given texts;"

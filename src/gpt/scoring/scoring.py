@@ -10,7 +10,7 @@ from ..models import errors, operations, shared
 from ..sdk import Gpt
 from .prompts import Ids, Prompt, make_prompts
 from .reading import Reply, read_score
-from .score import Score
+from .result import Score
 
 _LIMIT_NAMES = ("max_tokens", "max_new_tokens")
 
