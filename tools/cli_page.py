@@ -55,7 +55,11 @@ class Parameter:
         """What it does, and its default where that is a plain value."""
         text = " ".join((self.info.help or "").split()).replace("|", "\\|")
         is_plain = isinstance(self.default, str | int | float) and not isinstance(self.default, bool)
-        return f"{text} Default: `{self.default}`." if is_plain and "default" not in text.lower() else text
+        return (
+            f"{text} Default: `{self.default}`."
+            if is_plain and self.default != "" and "default" not in text.lower()
+            else text
+        )
 
 
 def cli_page(note: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from typing import Any
 
@@ -47,5 +48,5 @@ def _exit(code: int, error: object) -> typer.Exit:
 def _replace_what_the_terminal_cannot_show() -> None:
     """Print a question mark for what the output's encoding lacks; an answer is no reason to fail."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
