@@ -152,6 +152,18 @@ def test_what_says_nothing_is_skipped() -> None:
         assert texts(open_stream(s)) == ["a", "b"]
 
 
+def test_odd_values_in_chunks() -> None:
+    """Numbers that JSON does not have, unknown reasons and missing keys are read as they are."""
+    odd = b'data: {"choices":[{"logprobs":{"token_logprobs":[null,NaN,-Infinity]}}],"usage":null}\n\n'
+    end = b'data: {"choices":[{"index":0,"finish_reason":"eos_token"}]}\n\n'
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_answer(odd, end, done=False))
+        choice = open_stream(s).collect().choices[0]
+    assert choice.finish_reason == "eos_token"
+    assert choice.logprobs is not None
+    assert str(choice.logprobs.token_logprobs) == "[None, nan, -inf]"
+
+
 # The connection
 
 
