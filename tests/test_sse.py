@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +28,10 @@ def test_table(case: SseCase) -> None:
 
 STREAMS = st.lists(
     st.sampled_from(
-        [b"data: a", b"data:b", b"data", b": c", b"event: e", b"id: 1", b"retry: 1", b"error: x", b"\n", b"\r", b"\r\n"]
-        + [b"\xef\xbb\xbf", "é\u2028".encode(), b"", b"\n\n"]
+        [
+            *(b"data: a", b"data:b", b"data", b": c", b"event: e", b"id: 1", b"retry: 1", b"error: x"),
+            *(b"\n", b"\r", b"\r\n", b"\n\n", b"", b"\xef\xbb\xbf", "é\u2028".encode()),
+        ]
     ),
     max_size=30,
 ).map(b"".join)
@@ -37,7 +41,7 @@ STREAMS = st.lists(
 def test_cuts_do_not_matter(stream: bytes, cuts: list[int]) -> None:
     """Any stream cut at any places decodes as the whole does."""
     places = sorted({0, len(stream), *(cut for cut in cuts if cut <= len(stream))})
-    pieces = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(places)]
     assert decode(pieces) == decode([stream])
 
 

@@ -91,9 +91,7 @@ def post_status(conn: http.client.HTTPConnection) -> int:
 
 def test_a_function_answers(server: ScriptedServer) -> None:
     """A function can look at the request."""
-    server.answer_with(
-        lambda request: json_answer(request.json(), 202, retry_after="1", headers={"X-A": "b"})
-    )
+    server.answer_with(lambda request: json_answer(request.json(), 202, retry_after="1", headers={"X-A": "b"}))
     with closing(connect(server.url)) as conn:
         answer = post(conn, b'{"n":1}')
         assert (answer.status, answer.read()) == (202, b'{"n": 1}')
@@ -238,9 +236,7 @@ def test_tls() -> None:
         server.reply(json_answer({"ok": 1}))
         context = ssl.create_default_context(cafile=server.ca_file)
         for host in ("127.0.0.1", "localhost"):
-            with urllib.request.urlopen(
-                f"https://{host}:{server.port}/v1", context=context, timeout=10
-            ) as answer:
+            with urllib.request.urlopen(f"https://{host}:{server.port}/v1", context=context, timeout=10) as answer:
                 assert json.load(answer) == {"ok": 1}
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             urllib.request.urlopen(server.url, timeout=10)
@@ -252,15 +248,11 @@ def test_tls_cut_and_leaving() -> None:
         gate = threading.Event()
         server.reply(sse_answer(b"one", gate, cut=True), sse_answer(b"two", threading.Event()))
         context = ssl.create_default_context(cafile=server.ca_file)
-        with closing(
-            http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
-        ) as conn:
+        with closing(http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)) as conn:
             body = post(conn)
             assert body.read1(10) == b"one"
             gate.set()
-            with pytest.raises(
-                (http.client.IncompleteRead, OSError)
-            ):  # Python's ssl may take a reset for an end
+            with pytest.raises((http.client.IncompleteRead, OSError)):  # Python's ssl may take a reset for an end
                 body.read(1)
             conn.close()
             body = post(conn)
@@ -405,14 +397,10 @@ def test_the_proxy_tunnels() -> None:
         server.reply(json_answer({"ok": 1}))
         context = ssl.create_default_context(cafile=server.ca_file)
         through = urlsplit(proxy.url)
-        with closing(
-            http.client.HTTPSConnection("127.0.0.1", through.port, context=context, timeout=10)
-        ) as conn:
+        with closing(http.client.HTTPSConnection("127.0.0.1", through.port, context=context, timeout=10)) as conn:
             conn.set_tunnel("127.0.0.1", server.port)
             assert [post_status(conn), post_status(conn)] == [200, 200]
-        assert [(asked.method, asked.path) for asked in proxy.requests] == [
-            ("CONNECT", f"127.0.0.1:{server.port}")
-        ]
+        assert [(asked.method, asked.path) for asked in proxy.requests] == [("CONNECT", f"127.0.0.1:{server.port}")]
         assert server.connections == 1
         server.wait_closed(1)
 
@@ -508,9 +496,7 @@ def test_wire_samples_are_exact() -> None:
     assert wire("w23.sse").count(b"\r\n") == wire("w23.sse").count(b"\n") == 7
     assert "é".encode() in wire("w23.sse")
     assert wire("w37.sse") == b'data: {"id":"c","obj'
-    assert all(
-        wire(name).endswith(b"\n\n") for name in wire_names(".sse") if name not in ("w23.sse", "w37.sse")
-    )
+    assert all(wire(name).endswith(b"\n\n") for name in wire_names(".sse") if name not in ("w23.sse", "w37.sse"))
 
 
 def test_wire_json_is_json() -> None:

@@ -147,9 +147,7 @@ class ScriptedServer:
     def _scripted(self, request: Received) -> Answer:
         with self._lock:
             if not self._script:
-                raise LookupError(
-                    f"no answer was scripted for {request.method} {request.path}: call server.reply()"
-                )
+                raise LookupError(f"no answer was scripted for {request.method} {request.path}: call server.reply()")
             answer = self._script[min(self._next, len(self._script) - 1)]
             self._next += 1
             return answer
@@ -197,9 +195,7 @@ def render(answer: Answer, leaving: bool = False) -> Iterator[Piece]:
     pieces = _compressed(pieces, finish=not answer.cut) if answer.gzip else pieces
     if answer.framing == "length":
         pieces = list(pieces)
-    length = (
-        sum(len(piece) for piece in pieces if isinstance(piece, bytes)) if isinstance(pieces, list) else 0
-    )
+    length = sum(len(piece) for piece in pieces if isinstance(piece, bytes)) if isinstance(pieces, list) else 0
     head = _head(answer, length + bool(answer.cut), leaving)
     if answer.framing == "length" and not answer.chunks:
         yield b"".join([head, *(piece for piece in pieces if isinstance(piece, bytes))])
@@ -207,9 +203,7 @@ def render(answer: Answer, leaving: bool = False) -> Iterator[Piece]:
     yield head
     for piece in pieces:
         if isinstance(piece, bytes) and chunked:
-            piece = (
-                b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-            )  # an empty chunk would be the last one
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""  # an empty chunk would be the last one
         yield piece
     if chunked and not answer.cut:
         yield b"0\r\n\r\n"
@@ -318,9 +312,7 @@ def certificate() -> Certificate:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     made = Certificate(folder / "cert.pem", folder / "key.pem")
     (folder / "openssl.cnf").write_text(_OPENSSL_CONFIG)
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config openssl.cnf -keyout key.pem -out cert.pem"
-    )
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -config openssl.cnf -keyout key.pem -out cert.pem"
     subprocess.run(command.split(), cwd=folder, check=True, capture_output=True, timeout=60)
     return made
 

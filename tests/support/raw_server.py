@@ -101,9 +101,7 @@ class RawServer:
         """Hold the connection open until `release` is set, the peer leaves or the server closes."""
         self.hold(conn, self.release)
 
-    def drip(
-        self, conn: socket.socket, data: bytes = b" ", *, interval: float = 0.02, limit: int = 500
-    ) -> int:
+    def drip(self, conn: socket.socket, data: bytes = b" ", *, interval: float = 0.02, limit: int = 500) -> int:
         """Send `data` over and over, byte by byte, until `limit`, `release` or the connection's end."""
         for sent, byte in enumerate(itertools.islice(itertools.cycle(data), limit)):
             if self.hold(conn, self.release, interval):

@@ -85,9 +85,7 @@ def large_cases() -> Iterator[SseCase]:
 
 def _framing() -> Iterator[SseCase]:
     foo = b'{"foo":true}'
-    yield SseCase(
-        1, "named event", (b"event: completion\ndata: " + foo + b"\n\n",), (("completion", foo, ""),)
-    )
+    yield SseCase(1, "named event", (b"event: completion\ndata: " + foo + b"\n\n",), (("completion", foo, ""),))
     yield SseCase(2, "event without a name", (b"data: " + foo + b"\n\n",), plain(foo))
     yield SseCase(3, "event without data", (b"event: ping\n\n",), ())
     yield SseCase(4, "two events without data", (b"event: ping\n\n", b"event: completion\n\n"), ())
@@ -103,9 +101,7 @@ def _framing() -> Iterator[SseCase]:
         (b"data: YHOO\ndata: +2\ndata: 10\n\n",),
         plain(b"YHOO\n+2\n10"),
     )
-    yield SseCase(
-        0, "only one space is taken off", (b"data:a\n\ndata: a\n\ndata:  a\n\n",), plain(b"a", b"a", b" a")
-    )
+    yield SseCase(0, "only one space is taken off", (b"data:a\n\ndata: a\n\ndata:  a\n\n",), plain(b"a", b"a", b" a"))
     yield SseCase(0, "a line without a colon", (b"data\ndata\n\n",), plain(b"\n"))
     yield SseCase(0, "colons in the data", (b"data: a: b:c\n\n",), plain(b"a: b:c"))
 
@@ -120,9 +116,7 @@ def _characters() -> Iterator[SseCase]:
         b"\xb2\xd0\xb5\xd1\x81\xd1\x82\xd0\xbd\xd0\xb8",
         b'"}\n',
     )
-    yield SseCase(
-        8, "Cyrillic cut inside characters", (*cut, b"\n"), plain('{"content":"известни"}'.encode())
-    )
+    yield SseCase(8, "Cyrillic cut inside characters", (*cut, b"\n"), plain('{"content":"известни"}'.encode()))
     yield SseCase(
         8,
         "other white space is no line end",
@@ -138,13 +132,9 @@ def _endings() -> Iterator[SseCase]:
         (b"data:a\r", b"\ndata:b\r", b"\n\r", b"\n"),
         plain(b"a\nb"),
     )
-    yield SseCase(
-        17, "CR, then LF and LF, keeps the blank line", (b"data:a\r", b"\n\ndata:b\n\n"), plain(b"a", b"b")
-    )
+    yield SseCase(17, "CR, then LF and LF, keeps the blank line", (b"data:a\r", b"\n\ndata:b\n\n"), plain(b"a", b"b"))
     yield SseCase(17, "CR CR CR LF", (b"data:a\r\r\r\ndata:b\r\r",), plain(b"a", b"b"))
-    yield SseCase(
-        17, "CR | CR | CR | LF", (b"data:a\r", b"\r", b"\r", b"\n", b"data:b\r", b"\r"), plain(b"a", b"b")
-    )
+    yield SseCase(17, "CR | CR | CR | LF", (b"data:a\r", b"\r", b"\r", b"\n", b"data:b\r", b"\r"), plain(b"a", b"b"))
     yield SseCase(17, "LF CR is two endings", (b"data:a\n\rdata:b\n\r",), plain(b"a", b"b"))
     yield SseCase(17, "an empty chunk between CR and LF", (b"data:a\r", b"", b"\ndata:b\n\n"), plain(b"a\nb"))
 
@@ -173,13 +163,9 @@ def _ids_and_names() -> Iterator[SseCase]:
         (b"id: 1\ndata: a\n\nid: 2\x00\ndata: b\n\n",),
         plain(b"a", b"b", last_id="1"),
     )
-    yield SseCase(
-        0, "a name is for one event", (b"event: x\ndata: a\n\ndata: b\n\n",), (("x", b"a", ""), *plain(b"b"))
-    )
+    yield SseCase(0, "a name is for one event", (b"event: x\ndata: a\n\ndata: b\n\n",), (("x", b"a", ""), *plain(b"b")))
     yield SseCase(0, "a name without data is forgotten", (b"event: x\n\ndata: a\n\n",), plain(b"a"))
-    yield SseCase(
-        0, "the last of two names counts", (b"event: x\nevent: y\ndata: a\n\n",), (("y", b"a", ""),)
-    )
+    yield SseCase(0, "the last of two names counts", (b"event: x\nevent: y\ndata: a\n\n",), (("y", b"a", ""),))
     yield SseCase(0, "an empty name is the default", (b"event: x\nevent:\ndata: a\n\n",), plain(b"a"))
     yield SseCase(0, "a name after the data", (b"data: a\nevent: x\n\n",), (("x", b"a", ""),))
 
@@ -190,9 +176,7 @@ def _skipped() -> Iterator[SseCase]:
     yield SseCase(19, "id alone, which lasts", (b"id: 7\n\n" + ok,), plain(b"ok", last_id="7"))
     yield SseCase(19, "an empty data line", (b"data: \n\n" + ok,), plain(b"", b"ok"))
     yield SseCase(19, "a name alone", (b"event: ping\n\n" + ok,), plain(b"ok"))
-    yield SseCase(
-        20, "a comment after an id", (b"id: 7\ndata: a\n\n: ping\n\n" + ok,), plain(b"a", b"ok", last_id="7")
-    )
+    yield SseCase(20, "a comment after an id", (b"id: 7\ndata: a\n\n: ping\n\n" + ok,), plain(b"a", b"ok", last_id="7"))
     yield SseCase(20, "a comment inside an event", (b"data: a\n: ping\ndata: b\n\n",), plain(b"a\nb"))
     yield SseCase(20, "nothing at all", (), ())
     yield SseCase(20, "blank lines only", (b"\n\r\n\r\n\n",), ())
@@ -202,23 +186,17 @@ def _marks() -> Iterator[SseCase]:
     bom, text = b"\xef\xbb\xbf", b"data: a\n\n"
     yield SseCase(21, "a BOM", (bom + text,), plain(b"a"))
     yield SseCase(21, "a BOM split after one byte", (bom[:1], bom[1:] + text), plain(b"a"))
-    yield SseCase(
-        21, "a BOM split after two bytes, and empty chunks", (b"", bom[:2], b"", bom[2:], text), plain(b"a")
-    )
+    yield SseCase(21, "a BOM split after two bytes, and empty chunks", (b"", bom[:2], b"", bom[2:], text), plain(b"a"))
     yield SseCase(21, "a BOM, then a comment", (bom + b": hello\n\n" + text,), plain(b"a"))
     yield SseCase(21, "a second BOM is part of the field's name", (bom * 2 + text + text,), plain(b"a"))
     yield SseCase(21, "a BOM later is part of the field's name", (text + bom + text,), plain(b"a"))
     yield SseCase(21, "a BOM in the data stays", (b"data:" + bom + b"a\n\n",), plain(bom + b"a"))
     yield SseCase(21, "a BOM's first byte only", (b"\xef",), ())
     done = plain(b"[DONE]")
-    yield SseCase(
-        28, "a space after DONE is the reader's to strip", (b"data: [DONE] \n\n",), plain(b"[DONE] ")
-    )
+    yield SseCase(28, "a space after DONE is the reader's to strip", (b"data: [DONE] \n\n",), plain(b"[DONE] "))
     yield SseCase(28, "DONE without a space before it", (b"data:[DONE]\n\n",), done)
     yield SseCase(28, "DONE as a text", (b'data: {"text":"[DONE]"}\n\n',), plain(b'{"text":"[DONE]"}'))
-    yield SseCase(
-        28, "field names are in lower case", (b"DATA: x\n\nData: x\n\n data: x\n\ndata : x\n\n",), ()
-    )
+    yield SseCase(28, "field names are in lower case", (b"DATA: x\n\nData: x\n\n data: x\n\ndata : x\n\n",), ())
 
 
 def _unfinished() -> Iterator[SseCase]:
@@ -260,9 +238,7 @@ def _payloads() -> Iterator[SseCase]:
     ):
         yield SseCase(number, label, (b"data: " + data + b"\n\n",), plain(data))
     flat = b'{"message":"m","code":500}'
-    yield SseCase(
-        26, "an event called error", (b"event: error\ndata: " + flat + b"\n\n",), plain(flat, name="error")
-    )
+    yield SseCase(26, "an event called error", (b"event: error\ndata: " + flat + b"\n\n",), plain(flat, name="error"))
     yield SseCase(26, "a field called error", (b"error: " + flat + b"\n\n",), plain(flat, name="error"))
     yield SseCase(26, "a field called error, unfinished", (b"error: " + flat,), (), ("error", flat, ""))
 
@@ -284,9 +260,7 @@ def _samples() -> Iterator[SseCase]:
     text = wire("w23.sse")
     for size in (1, len(text)):
         yield SseCase(17, f"sample w23 in pieces of {size}", _cut(text, size), plain(*_data("w23.sse")))
-    error = json.dumps(
-        {"code": 500, "message": "context shift failed", "type": "server_error"}, separators=(",", ":")
-    )
+    error = json.dumps({"code": 500, "message": "context shift failed", "type": "server_error"}, separators=(",", ":"))
     yield SseCase(26, "sample w32", (wire("w32.sse"),), (("error", error.encode(), ""), *plain(b"[DONE]")))
 
 
