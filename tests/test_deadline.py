@@ -249,10 +249,11 @@ def test_a_call_may_have_a_deadline_of_its_own() -> None:
 def test_no_thread_or_timer_is_started() -> None:
     """A deadline costs no thread: none starts, even while calls run."""
     names: list[set[str]] = []
+    before = threading.enumerate()
 
     def look(prepared: requests.PreparedRequest, send: Callable[..., requests.Response]) -> requests.Response:
         response = send(prepared)
-        names.append({thread.name for thread in threading.enumerate() if thread is not threading.main_thread()})
+        names.append({thread.name for thread in threading.enumerate() if thread not in before})
         return response
 
     with ExitStack() as stack:
