@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.models.shared.tokens import Token
-from gpt.scoring.alignment import align, count
+from gpt.scoring.alignment import Span, align, count
 
 TEXTS = st.text(st.sampled_from("ab \n'éß中😀’"), min_size=1, max_size=20)
 
@@ -34,14 +34,28 @@ def characters(text: str, parts: Sequence[bytes]) -> list[tuple[int, int]]:
     return found
 
 
+def assert_found(spans: Sequence[Span] | None, text: str, parts: Sequence[bytes]) -> None:
+    """Assert that whole tokens are where they were, and parts of characters between them, without a gap.
+
+    Which of two equal characters side by side a part belongs to cannot always be told.
+    """
+    assert spans is not None
+    assert (spans[0].start, spans[-1].end) == (0, len(text))
+    assert all(one.end - 1 <= other.start <= one.end <= other.end for one, other in pairwise(spans))
+    for part, span, expected in zip(parts, spans, characters(text, parts), strict=True):
+        assert "\ufffd" in part.decode("utf-8", "replace") or span == expected
+
+
+@settings(deadline=None)
 @given(divided())
 def test_lossy_tokens(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that were decoded one by one, with U+FFFD for parts of characters, are found where they were."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
-    assert align(tokens, text) == characters(text, parts)
+    assert_found(align(tokens, text), text, parts)
 
 
+@settings(deadline=None)
 @given(divided())
 def test_tokens_with_bytes(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that come with their bytes are found by them, whatever their text."""
@@ -49,13 +63,16 @@ def test_tokens_with_bytes(drawn: tuple[str, list[bytes]]) -> None:
     assert align([Token("", -1.0, raw=part) for part in parts], text) == characters(text, parts)
 
 
+@settings(deadline=None)
 @given(divided())
 def test_special_tokens(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens before the text and behind it that are not in it have empty spans, and move nothing."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
     spans = align([Token("<s>", None), *tokens, Token("</s>", -1.0)], text)
-    assert spans == [(0, 0), *characters(text, parts), (len(text), len(text))]
+    assert spans is not None
+    assert (spans[0], spans[-1]) == ((0, 0), (len(text), len(text)))
+    assert_found(spans[1:-1], text, parts)
 
 
 def test_replacement_character() -> None:
@@ -64,6 +81,7 @@ def test_replacement_character() -> None:
     assert align(tokens, "a\ufffdbé") == [(0, 2), (2, 3), (3, 4), (3, 4)]
 
 
+@settings(deadline=None)
 @given(divided(), st.text(min_size=1, max_size=3))
 def test_foreign_tokens(drawn: tuple[str, list[bytes]], foreign: str) -> None:
     """A text that the tokens do not spell is not aligned, nor is a longer one."""
