@@ -111,6 +111,8 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"timeout": -1.5}, ValueError, "timeout: expected a positive"),
     ({"timeout": math.nan}, ValueError, "timeout: expected a positive"),
     ({"timeout": math.inf}, ValueError, "timeout: .*None means no limit"),
+    ({"timeout": 1e10}, ValueError, "timeout: expected at most 1,000,000,000 seconds .None means no"),
+    ({"timeout": 10**400}, ValueError, "timeout: expected at most"),
     ({"timeout": "5"}, TypeError, "timeout: expected a number of seconds or None, got str"),
     ({"timeout": True}, TypeError, "timeout: .* got bool"),
     ({"timeout": (1, 2, 3)}, ValueError, "timeout: expected \\(connect, read\\), got 3 values"),

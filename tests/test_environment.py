@@ -93,7 +93,10 @@ def test_a_refusing_proxy_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> N
     with RawServer(refuse) as proxy, ScriptedServer(tls=True) as server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://u:hidden@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", server.ca_file)
-        with make(server.url) as s, pytest.raises(errors.APIConnectionError, match="407 Who are you") as caught:
+        with (
+            make(server.url) as s,
+            pytest.raises(errors.APIConnectionError, match=r"407 Who are you \(at the proxy\)") as caught,
+        ):
             ask(s)
         assert "hidden" not in f"{caught.value} {caught.value.__cause__!r}"
         assert server.requests == []

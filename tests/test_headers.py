@@ -149,10 +149,11 @@ def test_a_server_url_for_one_call() -> None:
             ask(s, server_url=f"{away.url}/other/?v=1", query={"w": 2})
             ask(s)
             ask(s, server_url="")
+            ask(s, server_url=" \n")
         assert [sent.path for sent in away.requests] == ["/v1/other/completions?v=1&w=2"]
         assert away.requests[0].header("authorization") == "Bearer k"
         assert away.requests[0].header("x-one") == "1"
-        assert len(home.requests) == 2
+        assert len(home.requests) == 3
 
 
 @pytest.mark.parametrize(

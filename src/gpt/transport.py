@@ -118,7 +118,9 @@ class Transport:
 
     def _call(self, path: str, body: bytes, stream: bool, options: Options) -> _Call:
         configuration = self._configuration
-        base = url.check_base(options.server_url) if options.server_url else configuration.server_url
+        base = configuration.server_url
+        if options.server_url is not None and not url.is_blank(options.server_url):
+            base = url.check_base(options.server_url)
         address = url.join(base, path, options.query) if options.query else _address(base, path)
         if options.http_headers:
             headers = check_headers(options.http_headers)

@@ -10,6 +10,8 @@ from typing import Any
 Timeout = float | tuple[float | None, float | None] | None
 """Seconds for connecting and for each read, `(connect, read)`, or `None` for no limit."""
 
+_LONGEST = 1_000_000_000
+
 
 def parse_timeout(value: Any, name: str = "timeout") -> tuple[float | None, float | None]:
     """Check a timeout option and give it as `(connect, read)` in seconds.
@@ -31,14 +33,16 @@ def parse_seconds(value: Any, name: str) -> float | None:
 
     Raises:
         TypeError: it is not a number or `None`.
-        ValueError: it is not positive and finite.
+        ValueError: it is not positive, or more than sockets can count.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number of seconds or None, got {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a positive number of seconds, got {value} (None means no limit)")
+    if value > _LONGEST:
+        raise ValueError(f"{name}: expected at most {_LONGEST:,} seconds (None means no limit)")
     return float(value)
 
 

@@ -27,6 +27,7 @@ FOREIGN = (
 )
 """Everything that the layers below raise on purpose."""
 
+_AT_THE_PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
 _UNREADABLE_URL = (urllib3.exceptions.LocationParseError, requests.exceptions.InvalidURL)
 
 _URL = re.compile(r"([a-zA-Z][\w+.-]*://)[^\s'\"]*")
@@ -134,6 +135,8 @@ def _reason(chain: list[BaseException]) -> str:
     text = str(innermost) or "no details"
     if _is_plain(innermost):
         text += "; no TLS is spoken there, use an http:// URL"
+    if any(isinstance(e, _AT_THE_PROXY) for e in chain):
+        text += " (at the proxy)"
     return f"{type(innermost).__name__}: {text}"[:500]
 
 

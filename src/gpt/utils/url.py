@@ -72,6 +72,11 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
     return bare.geturl(), (unquote(parts.username), unquote(parts.password or ""))
 
 
+def is_blank(text: object) -> bool:
+    """Tell whether an address says nothing."""
+    return isinstance(text, str) and not text.strip()
+
+
 def query_names(url: str) -> list[str]:
     """Give the names of the parameters in a URL's query."""
     return [unquote_plus(pair.split("=", 1)[0]) for pair in urlsplit(url).query.split("&") if pair]
