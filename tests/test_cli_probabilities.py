@@ -109,7 +109,7 @@ def test_view(tmp_path: Path) -> None:
     written = run("view", str(tmp_path / "answer.json"), "-o", str(tmp_path / "page.html"))
 
     assert shown.stdout.startswith("A·class·definitions.")
-    assert "rather ‘n’ 11.4 %" in shown.stdout
+    assert "or ‘n’ 11.4 %" in shown.stdout
     assert (written.stdout, written.exit_code) == ("", 0)
     assert "page.html" in written.stderr
     completion = CreateCompletionResponse.from_json(ANSWER.body)

@@ -67,17 +67,18 @@ def _append_choice(text: Text, choice: CreateCompletionResponseChoices) -> None:
     for token, shape in zip(tokens, shapes, strict=True):
         text.append(_write(shape), _STYLES[level(token.logprob)])
     text.append("\n\n")
-    _append_legend(text)
+    _append_legend(text, unknown=any(token.logprob is None for token in tokens))
     text.append(f"{describe(summarise(tokens))}\n", "dim")
     text.append("".join(_unsure(tokens, shapes)))
     text.append("\n")
 
 
-def _append_legend(text: Text) -> None:
+def _append_legend(text: Text, *, unknown: bool) -> None:
     for n, (_, name) in enumerate(LEVELS):
         text.append(f" {name} ", _STYLES[n])
         text.append(" ")
-    text.append(" not known ", _STYLES[UNKNOWN])
+    if unknown:
+        text.append(" not known ", _STYLES[UNKNOWN])
     text.append("\n")
 
 
@@ -86,9 +87,9 @@ def _unsure(tokens: list[Token], shapes: list[tuple[Glyph, ...]]) -> Iterator[st
     unsure = [n for n, token in enumerate(tokens) if token.logprob is not None and level(token.logprob) > 1]
     for n in sorted(sorted(unsure, key=lambda n: tokens[n].logprob or 0.0)[:UNSURE_TOKENS]):
         others = [each for each in tokens[n].alternatives if each.text != tokens[n].text][:_ALTERNATIVES]
-        rather = ", ".join(f"{_cell(alternative_glyphs(each))} {percent(probability(each.logprob))}" for each in others)
+        listed = ", ".join(f"{_cell(alternative_glyphs(each))} {percent(probability(each.logprob))}" for each in others)
         token = _pad(_cell(shapes[n]), _TOKEN_WIDTH)
-        line = f"{n + 1:5d}  {token} {percent(probability(tokens[n].logprob)):>7}  {rather and f'rather {rather}'}"
+        line = f"{n + 1:5d}  {token} {percent(probability(tokens[n].logprob)):>7}  {listed and f'or {listed}'}"
         yield f"{line.rstrip()}\n"
 
 
