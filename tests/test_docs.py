@@ -86,6 +86,19 @@ def test_index_leads_to_every_page() -> None:
     assert sorted(map(name_of, wanted - linked - {DOCS / "README.md"})) == []
 
 
+def test_completions_page_keeps_its_shape() -> None:
+    """The page of the endpoint has the headings, the table and the links that users of the 2023 SDK know."""
+    text = (DOCS / "sdks" / "completions" / "README.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ .+$", text, re.MULTILINE)
+    assert headings[:3] == ["# Completions", "## Overview", "### Available Operations"]
+    assert headings[3:7] == ["## create_completion", "### Example Usage", "### Parameters", "### Response"]
+    request = "[shared.CreateCompletionRequest](../../models/shared/createcompletionrequest.md)"
+    assert f"| `request` | {request} | :heavy_check_mark: | The request object to use for the request. |" in text
+    response = "[operations.CreateCompletionResponse](../../models/operations/createcompletionresponse.md)"
+    assert f"### Response\n\n**{response}**\n" in text
+    assert "* [create_completion](#create_completion) - " in text
+
+
 def test_model_pages_are_reached_by_links() -> None:
     """Every model page is linked from another page."""
     linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
