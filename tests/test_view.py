@@ -6,6 +6,8 @@ import html.parser
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -193,14 +195,16 @@ def test_llama_cpp_probabilities() -> None:
     assert "b75.0 %c0 %a25.0 %" in Page(view.to_html(choice)).shown
 
 
-@pytest.mark.parametrize("name", [*wire_names(".json")])
-def test_every_recorded_answer(name: str) -> None:
-    """Every answer that the client can read can be shown, whatever its log-probabilities look like."""
-    try:
-        answer = CreateCompletionResponse.from_json(wire(name))
-    except ValueError:
-        pytest.skip("not a completion")
+def completions() -> Iterator[Any]:
+    """Give each sample that can be read as a completion."""
+    for name in wire_names(".json"):
+        with suppress(ValueError):
+            yield pytest.param(CreateCompletionResponse.from_json(wire(name)), id=name)
 
+
+@pytest.mark.parametrize("answer", [*completions()])
+def test_every_sample(answer: CreateCompletionResponse) -> None:
+    """Every answer that the client can read can be shown, whatever its log-probabilities look like."""
     assert Page(view.to_html(answer)).open == []
     assert "\x1b" not in str(view.to_text(answer))
 
