@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calling import COMPLETION
-from support.http_server import Answer, Received, json_answer
+from support.http_server import Answer, Received, ScriptedServer, json_answer
 
 
 def batch_line(custom_id: str, **body: Any) -> dict[str, Any]:
@@ -50,3 +50,14 @@ def each_once(n: int) -> Counter[str]:
 def parrot(received: Received) -> Answer:
     """Answer with the prompt."""
     return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"], "index": 0}]})
+
+
+def wait_for_requests(server: ScriptedServer, n: int) -> None:
+    """Wait until `n` requests have come from a process that may take long to start."""
+    for _ in range(12):
+        try:
+            server.wait_requests(n)
+            return
+        except AssertionError:
+            pass
+    raise AssertionError(f"{len(server.requests)} of {n} requests came within a minute")

@@ -178,7 +178,7 @@ def test_interrupt(server: ScriptedServer) -> None:
     def interrupt_and_answer(received: Received) -> Answer:
         if arrived.wait(10) == 0:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.2)  # the interrupt comes first, the answers later
+            time.sleep(0.5)  # the interrupt comes first, the answers later
             go_on.set()
         go_on.wait(10)
         return OK
@@ -215,11 +215,11 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
             return OK
         others_arrived.wait(10)
         if prompt == "prompt 0":
-            state["over"] = time.monotonic() + 0.5
+            state["over"] = time.monotonic() + 1.5
             hold_began.set()
-            return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="500")
+            return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="1500")
         hold_began.wait(10)
-        time.sleep(0.2)  # the 429 reaches the client before these answers set its workers free
+        time.sleep(0.6)  # the 429 reaches the client before these answers set its workers free
         return OK
 
     server.answer_with(busy)
@@ -248,7 +248,7 @@ def test_rate_limit_without_retries(server: ScriptedServer) -> None:
 
     error = outcomes[0].error
     assert isinstance(error, errors.RateLimitError)
-    assert error.retry_after == 0.5
+    assert error.retry_after == 1.5
     assert not [name for name in error.headers if name.startswith("x-")]
     assert early == []
     assert len(server.requests) == 20

@@ -214,5 +214,6 @@ def test_real_engine(local_server: local.Server, tmp_path: Path) -> None:
     with gpt.Gpt(server_url=local_server.url) as s:
         path = write_lines(tmp_path / "in", (batch_line(f"r{i}", prompt="def", max_tokens=4) for i in range(6)))
         summary = bulk.run_jsonl(s, path, tmp_path / "out")
-    assert (summary.answered, summary.completion_tokens) == (6, 24)
+    assert summary.answered == 6
+    assert 12 < summary.completion_tokens <= 24
     assert all(line["response"]["body"]["choices"][0]["text"] for line in read_lines(tmp_path / "out"))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batching import batch_line, each_once, ids, parrot, read_lines, write_batch, write_lines
+from batching import batch_line, each_once, ids, parrot, read_lines, wait_for_requests, write_batch, write_lines
 from calling import make
 from support.http_server import Answer, Received, ScriptedServer, json_answer
 
@@ -52,7 +52,7 @@ def test_killed_again_and_again(server: ScriptedServer, tmp_path: Path) -> None:
     write_batch(tmp_path / "in", 400)
     for asked in (30, 100, 101, 230):
         with start(tmp_path, server) as process:
-            server.wait_requests(asked)
+            wait_for_requests(server, asked)
             process.send_signal(signal.SIGKILL)
     with start(tmp_path, server) as process:
         assert process.wait() == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batching import batch_line, each_once, ids, parrot, write_batch, write_lines
+from batching import batch_line, each_once, ids, parrot, wait_for_requests, write_batch, write_lines
 from calling import make, request
 from support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
 from typer.testing import CliRunner
@@ -95,14 +95,14 @@ def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
 
     def hold_later_ones(received: Received) -> Answer:
         if len(server.requests) > 10:
-            held.wait(10)
+            held.wait(60)
         return parrot(received)
 
     server.answer_with(hold_later_ones)
     write_batch(tmp_path / "in", 100)
     command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), "-w", "4"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        server.wait_requests(14)
+        wait_for_requests(server, 14)
         process.send_signal(signal.SIGINT)
         assert process.stderr
         assert process.stderr.readline() == "waiting for the answers in flight; Ctrl-C again leaves at once\n"

@@ -7,7 +7,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -135,19 +135,31 @@ class Run(Generic[Tag]):
             self._close()
 
     def _replies(self) -> Iterator[tuple[Task[Tag], Reply]]:
-        while True:
-            if self._interrupted and not self._stopped:
-                self._stop(KeyboardInterrupt())
-            self._feed()
-            if self._refused:
-                yield self._refused.popleft()
-            elif self._exhausted and not self._under_way and not self._again:
-                return
+        while not self._finished:
+            try:
+                found = self._step()
+            except KeyboardInterrupt as interrupt:
+                self._stop(interrupt)
             else:
-                future = self._next_done()
-                if future is not None and (task := self._under_way.pop(future, None)) is not None:
-                    yield from self._judge(task, future)
-                del future  # or the answer would live until the next one comes
+                if found is not None:
+                    yield found
+
+    @property
+    def _finished(self) -> bool:
+        return self._exhausted and not (self._under_way or self._again or self._refused)
+
+    def _step(self) -> tuple[Task[Tag], Reply] | None:
+        """Feed the executor, wait for something to happen, and give a reply if that is what it was."""
+        if self._interrupted and not self._stopped:
+            self._stop(KeyboardInterrupt())
+        self._feed()
+        if self._refused:
+            return self._refused.popleft()
+        if self._finished:
+            return None
+        future = self._next_done()
+        task = self._under_way.pop(future, None) if future is not None else None
+        return self._judge(task, future) if future is not None and task is not None else None
 
     def _feed(self) -> None:
         """Submit until the window is full, unless there is something to hand out or the gate is closed."""
@@ -166,9 +178,6 @@ class Run(Generic[Tag]):
             tag, request = next(self._source)
         except StopIteration:
             self._exhausted = True
-            return
-        except KeyboardInterrupt as interrupt:
-            self._stop(interrupt)
             return
         except Exception as error:
             self._exhausted = True
@@ -194,30 +203,29 @@ class Run(Generic[Tag]):
 
     def _next_done(self) -> Future[Reply] | None:
         """Wait for a call to end, or for the gate to open when something waits behind it."""
+        if self._stopped:  # an interrupt may have come just when something was taken from the queue
+            return next(iter(wait(self._under_way, return_when=FIRST_COMPLETED).done), None)
         waiting = self._again or not self._exhausted
         seconds = self._gate.remaining() if waiting and len(self._under_way) < self._window else 0
         try:
             return self._done.get(timeout=seconds if seconds or not self._under_way else None)
         except queue.Empty:
-            pass
-        except KeyboardInterrupt as interrupt:
-            self._stop(interrupt)
-        return None
+            return None
 
-    def _judge(self, task: Task[Tag], future: Future[Reply]) -> Iterator[tuple[Task[Tag], Reply]]:
+    def _judge(self, task: Task[Tag], future: Future[Reply]) -> tuple[Task[Tag], Reply] | None:
         """Hand out a reply, unless the server wants it asked for again; what the executor itself raises is raised."""
         problem = CancelledError() if future.cancelled() else future.exception()
         if problem is not None:
             if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
-                return
+                return None
             raise problem
         reply = future.result()
-        if reply.held is not None and self._may_ask_again(task, reply.held):
-            if self._packed:
-                self._gate.hold(reply.held)
-            self._again.append(task)
-        else:
-            yield task, reply
+        if reply.held is None or not self._may_ask_again(task, reply.held):
+            return task, reply
+        if self._packed:
+            self._gate.hold(reply.held)
+        self._again.append(task)
+        return None
 
     def _may_ask_again(self, task: Task[Tag], seconds: float) -> bool:
         if self._stopped:
