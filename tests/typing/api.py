@@ -8,7 +8,7 @@ import requests
 from typing_extensions import assert_type
 
 import gpt
-from gpt import hooks, utils
+from gpt import bulk, hooks, local, scoring, utils, view
 from gpt.models import errors, operations, shared
 
 
@@ -116,3 +116,19 @@ except errors.SDKError as error:
     assert_type(error.status_code, int | None)
     assert_type(error.request_id, str | None)
     assert_type(error.partial, shared.CreateCompletionResponse | None)
+
+# Beyond the endpoint.
+with local.Server(n_parallel=2, api_key="sk-...") as server:
+    assert_type(server.url, str)
+for outcome in bulk.run(s, (request for _ in range(3)), max_workers=8):
+    assert_type(outcome, bulk.Outcome)
+    assert_type(outcome.index, int)
+    assert_type(outcome.response, shared.CreateCompletionResponse | None)
+    assert_type(outcome.error, Exception | None)
+summary = bulk.run_jsonl(s, "requests.jsonl", "answers.jsonl", model="m", retry_errors=True)
+assert_type(summary, bulk.Summary)
+assert_type(summary.answered, int)
+scores = scoring.score(s, ["The cat sat."], model="m", context="Once: ")
+assert_type(scores, list[scoring.Score])
+assert_type(scores[0].perplexity, float)
+assert_type(view.to_html(shared.CreateCompletionResponse(choices=[])), str)
