@@ -21,8 +21,9 @@ def ask(client):
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A user's project that has opted in."""
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A user's project that has opted in, without the plugins of this environment, which take time to load."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(application=APPLICATION)
     return pytester
@@ -86,10 +87,11 @@ def test_without_the_extra(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*SKIPPED*pip install 'gpt-sdk?local?'*"])
 
 
-def test_in_a_test_module(pytester: pytest.Pytester) -> None:
+def test_in_a_test_module(suite: pytest.Pytester) -> None:
     """Opting in within a single test module works, with the defaults of the options."""
-    pytester.makepyfile(f"{CONFTEST}\ndef test_it(gpt_server): assert gpt_server.url.endswith('/v1')")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    suite.makeconftest("")
+    suite.makepyfile(f"{CONFTEST}\ndef test_it(gpt_server): assert gpt_server.url.endswith('/v1')")
+    suite.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_opt_in(pytester: pytest.Pytester) -> None:
