@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -188,3 +189,26 @@ def test_calls_leave_nothing_behind() -> None:
         before = objects_after(use, 10)
         after = objects_after(use, 40)
     assert after == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_an_interrupted_call_does_not_spoil_the_next() -> None:
+    """After Ctrl-C in the middle of an answer, the rest of it is not taken for the next one."""
+    gate = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    half = [OK.body[:10], gate, OK.body[10:]]
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(200, [("content-type", "application/json")], chunks=half, framing="chunked"), OK)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ask(s)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        gate.set()
+        assert text(ask(s)) == " ok"
+        assert [sent.connection for sent in server.requests] == [1, 2]
