@@ -29,8 +29,7 @@ def _file_of(source: Path, name: str) -> Path | None:
 
 def _page(name: str, path: Path, note: str) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    # Not cleaned: that would take the indent from code which is all that follows the first line.
-    parts = [f"# gpt.{name}", note, as_markdown((ast.get_docstring(tree, clean=False) or "").strip())]
+    parts = [f"# gpt.{name}", note, as_markdown(ast.get_docstring(tree) or "")]
     for definition in _public(tree, path):
         parts += _class(definition) if isinstance(definition, ast.ClassDef) else _function(definition, "##")
     return "\n\n".join(part for part in parts if part) + "\n"

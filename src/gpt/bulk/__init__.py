@@ -4,6 +4,9 @@
         print(outcome.index, outcome.response or outcome.error)
 
     summary = bulk.run_jsonl(s, "requests.jsonl", "answers.jsonl")
+
+`run` takes any iterable and gives outcomes as they complete; `run_jsonl` goes from file to file, and on from where an
+earlier run ended.
 """
 
 from .jsonl import run_jsonl
