@@ -233,7 +233,7 @@ each in a fresh process.
 {speed}
 
 **Memory.** The peak of a process that runs `run_jsonl` over so many lines, and of one that runs it again over the
-finished output. What grows are the ids: 16 to 43 bytes each.
+finished output. What grows are the ids: 21 to 43 bytes each.
 
 {memory}
 
