@@ -381,7 +381,8 @@ PAGE = """# Benchmarks
 
 CPU time of the client process, not wall-clock time: what the client costs while the server thinks. Everything ran
 side by side in one run of the command below, against a small keep-alive server in another process. Figures are
-medians of {rounds} interleaved rounds; *share* is what gpt takes of what the peer takes, round by round: median (lowest–highest).
+medians of {rounds} interleaved rounds; *share* is what gpt takes of what the peer takes, round by round: median
+(lowest–highest).
 
 ![gpt's share of its peers' cost](benchmarks.svg)
 
