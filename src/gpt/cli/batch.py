@@ -22,7 +22,9 @@ def batch(
         str, typer.Argument(metavar="OUTPUT", help="Answers, one a line; an existing file is continued.")
     ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model for lines that name none.")] = None,
-    max_workers: Annotated[int, typer.Option("--max-workers", "-w", help="How many requests run at a time.")] = 16,
+    max_workers: Annotated[
+        int, typer.Option("--max-workers", "-w", min=1, help="How many requests run at a time.")
+    ] = 16,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask failed lines of OUTPUT again.")] = False,
     server_url: ServerUrl = None,
     local: Local = False,
