@@ -89,6 +89,15 @@ def test_batch_piped(server: ScriptedServer, tmp_path: Path) -> None:
     assert b"\x1b" not in done.stderr
 
 
+def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
+    """While a rate limit holds a batch back, it says so; in the end nothing has failed."""
+    answers = iter([json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="1200")])
+    server.answer_with(lambda received: next(answers, None) or parrot(received))
+    result = batch(write_batch(tmp_path / "in", 3), tmp_path / "out")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("rate limited: everything waits 1.2 s\n3 answered, 0 failed\n")
+
+
 def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
     """At Ctrl-C the answers in flight are written, the code is 130, and the next run goes on."""
     held = threading.Event()
