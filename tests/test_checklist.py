@@ -7,13 +7,17 @@ import gc
 import inspect
 import socket
 import threading
+import traceback
+import weakref
 from collections import Counter
 from typing import Any
 
 import pytest
+import requests
 from calling import COMPLETION, OK, ask, chunk, make, request, text
 from support.http_server import ScriptedServer, json_answer, sse_answer
 
+import gpt
 from gpt.completions import Completions
 from gpt.models import errors, operations, shared
 from gpt.session import OwnSession
@@ -280,3 +284,70 @@ def test_a_choice_with_an_error_of_its_own_is_kept() -> None:
         answer = ask(s).create_completion_response
     assert answer is not None
     assert answer.choices[0].additional_properties == {"error": {"code": 502, "message": "m"}}
+
+
+# Found by reading the code as an adversary would
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"hooks": 3}, {"http_headers": 5}, {"server_url": b"x"}], ids=str)
+def test_a_refused_option_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """A traceback with locals of a client that could not be made is printed, without the environment's key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    with pytest.raises((TypeError, ValueError)) as caught:
+        gpt.Gpt(**options)
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []
+
+
+def test_a_refused_environment_key_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same when it is the key itself that is refused."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk\x07hidden")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
+        gpt.Gpt()
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    shown = [name for frame in frames[1:] for name, value in (frame.locals or {}).items() if "hidden" in value]
+    assert shown == []
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
+@pytest.mark.parametrize("failure", [FileNotFoundError("no key file"), requests.ConnectionError("no vault")], ids=repr)
+def test_a_providers_failure_is_not_the_servers(failure: Exception, own: bool) -> None:
+    """A key that cannot be fetched is the provider's own exception on either session, once, and nothing is sent."""
+    asked = []
+
+    def provider() -> shared.Security:
+        asked.append(1)
+        raise failure
+
+    with ScriptedServer() as server:
+        s = make(server.url, security=provider, client=None if own else requests.Session())
+        with pytest.raises(type(failure)) as caught:
+            ask(s)
+        assert (caught.value, asked, server.requests) == (failure, [1], [])
+
+
+def test_a_password_that_cannot_be_sent() -> None:
+    """User and password of a URL are checked with it, by name, and not shown."""
+    with pytest.raises(ValueError, match=r"^server_url: its user or password has") as caught:
+        gpt.Gpt(server_url="http://me:%D1%85idden@localhost:1/v1")
+    assert "idden" not in repr(caught.value)
+
+
+def test_a_failed_stream_is_forgotten_at_once() -> None:
+    """An error of a stream, and the answer on it, wait for no garbage collector."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_answer(chunk("a"), {"error": {"message": "m"}}))
+
+        def fail() -> weakref.ref[errors.SDKError]:
+            try:
+                list(s.completions.stream_completion(request()))
+            except errors.APIStatusError as error:  # pytest.raises would hold it
+                return weakref.ref(error)
+            raise AssertionError("the stream did not fail")
+
+        gc.collect()
+        gc.disable()
+        try:
+            assert fail()() is None
+        finally:
+            gc.enable()

@@ -25,32 +25,29 @@ class KeyAuth(AuthBase):
 
     def __init__(
         self,
-        provider: Callable[[], tuple[str, str] | None],
+        header: tuple[str, str] | None,
         fallback: Any = None,
         given: Container[str] = (),
     ) -> None:
-        self._provider = provider
+        self._header = header
         self._given = given
         self._fallback: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = (
             HTTPBasicAuth(*fallback) if isinstance(fallback, tuple) else fallback
         )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if header := self._provider():
-            if header[0].lower() not in self._given:
-                request.headers[header[0]] = header[1]
+        if self._header is not None:
+            if self._header[0].lower() not in self._given:
+                request.headers[self._header[0]] = self._header[1]
         elif callable(self._fallback):
             return self._fallback(request)
         return request
 
 
-def no_key() -> None:
-    """Provide no key."""
-
-
-def environment_key() -> str | None:
+def environment_key() -> Security | None:
     """Read `OPENAI_API_KEY`; blank is no key."""
-    return os.environ.get("OPENAI_API_KEY", "").strip() or None
+    security = Security(api_key_auth=os.environ.get("OPENAI_API_KEY", "").strip())
+    return security if security.api_key_auth else None
 
 
 def key_header(security: object, source: str = "security.api_key_auth") -> tuple[str, str] | None:

@@ -100,7 +100,7 @@ class Gpt:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Gpt({self.sdk_configuration!r})"
+        return f"Gpt({getattr(self, 'sdk_configuration', 'not made')!r})"
 
     def __copy__(self) -> Gpt:
         """Give another client on the same connections."""

@@ -59,7 +59,7 @@ class SDKConfiguration:
     environment_headers: Mapping[str, str] = field(default_factory=dict)
     """`OpenAI-Organization` and `OpenAI-Project`, where the environment sets them."""
 
-    environment_key: str | None = field(default=None, repr=False, compare=False)
+    environment_key: Security | None = field(default=None, repr=False, compare=False)
     """`OPENAI_API_KEY` as it was at construction; read again where a pickled client arrives."""
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class SDKConfiguration:
             return auth.key_header(self.security)
         if self.environment_key is None:
             return None
-        return auth.key_header(Security(api_key_auth=self.environment_key), "OPENAI_API_KEY")
+        return auth.key_header(self.environment_key, "OPENAI_API_KEY")
 
     def key_header(self) -> tuple[str, str] | None:
         """Give the header that carries the key of this attempt; `None` when there is none."""
@@ -94,6 +94,12 @@ class SDKConfiguration:
         return self.server_url, {}
 
     def __repr__(self) -> str:
+        try:
+            return self._shown()
+        except Exception:  # settings that are being refused, seen in a traceback with locals
+            return "<SDKConfiguration, refused>"
+
+    def _shown(self) -> str:
         key = "callable" if callable(self.security) else "set" if self._static_header else "none"
         parts = [
             f"server_url={url.redact(self.server_url)!r}",

@@ -85,7 +85,10 @@ def _read(
         if not progress.completed:
             drop(answer)
     problem.partial = _collect(progress.events)
-    raise problem
+    try:
+        raise problem
+    finally:
+        del problem  # it holds this frame
 
 
 def _completions(answer: Answer, chunks: Iterable[bytes], progress: Progress) -> Iterator[CreateCompletionResponse]:

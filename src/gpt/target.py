@@ -13,6 +13,7 @@ from requests.utils import DEFAULT_ACCEPT_ENCODING, default_headers, get_environ
 from urllib3.util import SKIP_HEADER
 
 from ._version import __version__
+from .auth import is_sendable
 from .sdkconfiguration import SDKConfiguration
 from .utils import url
 
@@ -62,6 +63,8 @@ def resolve_target(
 ) -> Target:
     """Resolve an address; headers of the call win over those of the client, in any case."""
     address, userinfo = url.split_userinfo(address)
+    if userinfo is not None and not all(map(is_sendable, userinfo)):
+        raise ValueError("server_url: its user or password has a control character or one outside latin-1")
     extra: dict[str, tuple[str, str | None]] = {}
     for headers in (configuration.http_headers, call_headers or {}):
         extra.update((name.lower(), (name, value)) for name, value in headers.items())

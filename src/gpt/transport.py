@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import requests
 
 from .answer import Answer, read_error_body
-from .auth import KeyAuth, check_headers, is_credential, no_key
+from .auth import KeyAuth, check_headers, is_credential
 from .hooks import chain
 from .models import errors
 from .models.errors.describe import connection_error, deadline_error, status_error
@@ -164,25 +164,29 @@ class Transport:
     def _prepare(self, call: _Call) -> requests.PreparedRequest:
         """Make this attempt's own request, with the key as it is now."""
         target = call.target
-        provider = self._configuration.key_header if target.keyed else no_key
+        auth = self._authenticate(target)
         if not self._own:
-            return self._prepare_by_session(call, provider)
+            return self._prepare_by_session(call, auth)
         request = requests.PreparedRequest()
         request.method = "POST"
         request.url = target.url
         request.headers = target.headers.copy()
         request.headers["Content-Length"] = str(len(call.body))
         request.body = call.body
-        KeyAuth(provider, target.userinfo if target.keyed else None, target.given)(request)
+        auth(request)
         return request
 
-    def _prepare_by_session(self, call: _Call, provider: Any) -> requests.PreparedRequest:
+    def _authenticate(self, target: Target) -> KeyAuth:
+        """Ask for the key, whose provider may raise what it likes, and for what counts without one."""
+        if not target.keyed:
+            return KeyAuth(None)
+        others = None if self._own else getattr(self.session, "auth", None)
+        return KeyAuth(self._configuration.key_header(), target.userinfo or others, target.given)
+
+    def _prepare_by_session(self, call: _Call, auth: KeyAuth) -> requests.PreparedRequest:
         """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
         target = call.target
-        fallback = (target.userinfo or getattr(self.session, "auth", None)) if target.keyed else None
-        request = requests.Request(
-            "POST", target.url, headers=target.headers, data=call.body, auth=KeyAuth(provider, fallback, target.given)
-        )
+        request = requests.Request("POST", target.url, headers=target.headers, data=call.body, auth=auth)
         try:
             return self.session.prepare_request(request)  # type: ignore[no-any-return]
         except FOREIGN as error:
