@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 import requests_unixsocket
 import responses
+import tokenizers
 import vcr
 from calling import COMPLETION, OK, ONCE, STREAM, ask, make, request, stream_text, text
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
@@ -220,7 +222,6 @@ def test_socks_by_environment(server: ScriptedServer, monkeypatch: pytest.Monkey
 
 def test_tokenizers(server: ScriptedServer) -> None:
     """The ids of a `tokenizers` tokenizer are prompts: as its lists, and as NumPy arrays of any integer type."""
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, show_progress=False)
@@ -237,7 +238,6 @@ def test_tokenizers(server: ScriptedServer) -> None:
 
 def test_pandas(server: ScriptedServer) -> None:
     """A frame's column goes through a bulk run and comes back as a column, each answer in its prompt's row."""
-    pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
     def reverse(received: Received) -> Answer:
         return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"][::-1], "index": 0}]})
