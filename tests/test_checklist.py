@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-from calling import COMPLETION, OK, ask, chunk, make, request, text
-from support.http_server import ScriptedServer, json_answer, sse_answer
+from calling import COMPLETION, OK, ask, chunk, make, request, stream_text, text
+from support.http_server import Answer, ScriptedServer, json_answer, sse_answer
 
 import gpt
 from gpt.completions import Completions
@@ -351,3 +351,25 @@ def test_a_failed_stream_is_forgotten_at_once() -> None:
             assert fail()() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("header", ["Authorization", "api-key"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        json_answer({"error": {"message": "m", "code": "sk-hidden"}}),
+        json_answer(b"<p>sk-hidden</p>"),
+        sse_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        sse_answer(b"data: sk-hidden\n\n"),
+    ],
+    ids=["error", "code", "page", "event", "no event"],
+)
+def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(answer: Answer, header: str) -> None:
+    """An answer of success that repeats the key does not get it into our message, either."""
+    key = shared.Security(api_key_auth="sk-hidden", header=header)
+    with ScriptedServer() as server, make(server.url, security=key) as s:
+        server.reply(answer)
+        with pytest.raises(errors.SDKError, match=r"\*\*\*") as caught:
+            stream_text(s) if "event-stream" in str(answer.headers) else ask(s)
+    assert "hidden" not in str(caught.value)

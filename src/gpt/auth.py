@@ -14,8 +14,6 @@ from .models.shared import Security
 SecuritySource = Security | Callable[[], Security] | None
 """A key, a function that gives one (called for every attempt), or `None` for `OPENAI_API_KEY`."""
 
-_CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
-
 
 class KeyAuth(AuthBase):
     """Put the key into its header, or do what `fallback` does when there is no key.
@@ -112,11 +110,6 @@ def check_header_name(value: object, name: str) -> str:
     if not value or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in value):
         raise ValueError(f"{name}: not the name of a header ({len(value)} characters)")
     return value
-
-
-def is_credential(name: str) -> bool:
-    """Tell whether a header or parameter of this name is likely to hold a credential."""
-    return any(word in name.lower() for word in _CREDENTIAL_WORDS)
 
 
 def is_sendable(text: str) -> bool:

@@ -13,6 +13,7 @@ from .hooks import Hook
 from .models.shared import Security
 from .utils import url
 from .utils.deadline import parse_seconds, parse_timeout
+from .utils.headers import is_credential
 from .utils.retries import RetryConfig
 
 SERVERS = ("https://api.openai.com/v1",)
@@ -146,10 +147,10 @@ def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
     if url.split_userinfo(configuration.server_url)[1]:
         raise TypeError("a client with user:password@ in its server URL is not pickled; give security= a function")
     for name in url.query_names(configuration.server_url):
-        if auth.is_credential(name):
+        if is_credential(name):
             raise TypeError(f"a client with {name} in the query of its server URL is not pickled")
     for name, value in configuration.http_headers.items():
-        if value is not None and auth.is_credential(name):
+        if value is not None and is_credential(name):
             raise TypeError(f"a client with {name} in http_headers is not pickled; give security= a function")
 
 

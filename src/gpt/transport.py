@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import requests
 
 from .answer import Answer, read_error_body
-from .auth import KeyAuth, check_headers, is_credential
+from .auth import KeyAuth, check_headers
 from .hooks import chain
 from .models import errors
 from .models.errors.describe import connection_error, deadline_error, status_error
@@ -28,7 +28,7 @@ from .target import Target, resolve_target
 from .utils import url
 from .utils.deadline import Deadline, parse_seconds, parse_timeout
 from .utils.failures import FOREIGN, Failure, classify, is_about_redirect
-from .utils.headers import request_id
+from .utils.headers import credentials_in, request_id
 from .utils.retries import RetryConfig, retry_delay, should_retry_status
 from .utils.unset import UNSET, Unset
 
@@ -154,7 +154,7 @@ class Transport:
         if 200 <= response.status_code < 300:
             return response, None, False
         body = read_error_body(Answer(response, self._configuration.max_response_bytes, call.deadline))
-        status = status_error(response, body, secrets=_credentials_in(request), now=time.time())
+        status = status_error(response, body, secrets=credentials_in(request.headers), now=time.time())
         return (
             None,
             status,
@@ -258,11 +258,6 @@ def _is_mendable(failure: Failure, retries: RetryConfig) -> bool:
     if failure.kind == "read timeout":
         return retries.retry_read_timeouts
     return retries.retry_connection_errors and failure.kind in ("connection", "connect timeout")
-
-
-def _credentials_in(request: requests.PreparedRequest) -> list[str]:
-    """Find the keys that were sent, to keep them out of a message should the server repeat them."""
-    return [str(value).removeprefix("Bearer ") for name, value in request.headers.items() if is_credential(name)]
 
 
 def _log(call: _Call, started: float, outcome: object, response: requests.Response | None) -> None:

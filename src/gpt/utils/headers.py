@@ -1,4 +1,4 @@
-"""What answers say in their headers: request ids, rate limits, durations."""
+"""What headers say: request ids, rate limits, durations; and which of them hold credentials."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _REQUEST_ID_HEADERS = (
     "x-generation-id",
     "request-id",
 )
+_CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
 _UNITS = {"ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
 
@@ -20,6 +21,16 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Find the server's name for the request: OpenAI, vLLM, Azure, LiteLLM and OpenRouter each have a header."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+
+
+def is_credential(name: str) -> bool:
+    """Tell whether a header or parameter of this name is likely to hold a credential."""
+    return any(word in name.lower() for word in _CREDENTIAL_WORDS)
+
+
+def credentials_in(headers: Mapping[str, object]) -> list[str]:
+    """Find the keys that were sent, to keep them out of a message should the server repeat them."""
+    return [str(value).removeprefix("Bearer ") for name, value in headers.items() if is_credential(name)]
 
 
 def parse_count(text: str | None) -> int | None:

@@ -59,10 +59,7 @@ def status_error(
     message = f"{status} {_phrase(status, response)} from {host_of(response)}: {said}{_facts(details, response)}"
     if advice := _advice(status, details, response, now):
         message += f"; {advice}"
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            message = message.replace(secret, "***")
-    return status_error_class(status)(message, status, text, response)
+    return status_error_class(status)(_without(secrets, message), status, text, response)
 
 
 def in_band_error(response: requests.Response, data: object, body: str) -> APIStatusError:
@@ -71,7 +68,7 @@ def in_band_error(response: requests.Response, data: object, body: str) -> APISt
     status = status_in(data)
     said = details.message or "an error without a message"
     message = f"{host_of(response)} answered {response.status_code} with an error inside: {said}"
-    message += _facts(details, response)
+    message = _without(_sent(response), message + _facts(details, response))
     return status_error_class(status)(message, status or response.status_code, body, response)
 
 
@@ -84,7 +81,22 @@ def unreadable(response: requests.Response, body: bytes, problem: str, cause: st
         message += f" (request id {one_line(request_id, _MAX_FACT)})"
     if cause:
         message += f". Likely cause: {cause}"
+    message = _without(_sent(response), message)
     return ResponseValidationError(message, response.status_code, body.decode("utf-8", "replace"), response)
+
+
+def _sent(response: requests.Response) -> list[str]:
+    """Find the keys that were sent for an answer; one that a hook made may not know its request."""
+    request: requests.PreparedRequest | None = response.request
+    return headers.credentials_in(request.headers) if request is not None else []
+
+
+def _without(secrets: Iterable[str], message: str) -> str:
+    """Take keys out of a message, should the server have repeated them."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            message = message.replace(secret, "***")
+    return message
 
 
 def too_large(response: requests.Response, limit: int) -> ResponseValidationError:
