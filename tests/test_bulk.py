@@ -254,6 +254,14 @@ def test_rate_limit_without_retries(server: ScriptedServer) -> None:
     assert len(server.requests) == 20
 
 
+def test_rate_limit_does_not_use_up_deadlines(server: ScriptedServer) -> None:
+    """The time that a run is held back does not count as the time of its calls."""
+    answers = iter([json_answer({"error": {}}, 429, retry_after_ms="1500")])
+    server.answer_with(lambda _: next(answers, OK))
+    outcomes = list(bulk.run(make(server.url, deadline=1.4), numbered(6), max_workers=2))
+    assert [outcome.error for outcome in outcomes] == [None] * 6
+
+
 def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
     """A request is asked again after each wait, more often than a single call would retry."""
     answers = iter([json_answer({"error": {}}, 429, retry_after_ms="100")] * 4)

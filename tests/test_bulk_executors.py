@@ -146,24 +146,35 @@ def test_request_that_cannot_travel(server: ScriptedServer) -> None:
     assert str(outcome.error) == "Odd: no luck"
 
 
+class PunctualCourier(Courier):
+    """A courier that notes when it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.times.append(time.monotonic())
+        return super().submit(fn, *args, **kwargs)
+
+
 def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
     """After a 429 that names its wait nothing is sent to the workers until it is over; then it is asked again."""
-    over, early = [0.0], []
+    told: list[float] = []
 
     def busy(received: Received) -> Answer:
-        if not over[0]:
-            over[0] = time.monotonic() + 0.3
-            return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="300")
-        if time.monotonic() < over[0]:
-            early.append(received)
-        return OK
+        if told:
+            return OK
+        told.append(time.monotonic())
+        return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="300")
 
     server.answer_with(busy)
-    outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=Courier()))
+    courier = PunctualCourier()
+    outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=courier))
 
     assert [outcome.status_code for outcome in outcomes] == [200] * 6
-    assert len(server.requests) == 7
-    assert early == []
+    assert len(server.requests) == len(courier.times) == 7
+    assert [sent for sent in courier.times if told[0] < sent < told[0] + 0.3] == []
 
 
 def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
