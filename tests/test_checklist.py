@@ -373,3 +373,14 @@ def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(answer: Answer
         with pytest.raises(errors.SDKError, match=r"\*\*\*") as caught:
             stream_text(s) if "event-stream" in str(answer.headers) else ask(s)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What a server puts into its header is one short printable word in our log, too."""
+    caplog.set_level("INFO", "gpt")
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer(COMPLETION, x_request_id="a\x9b31m" + "b" * 500))
+        ask(s)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "gpt"]
+    assert line.isprintable()
+    assert len(line) < 250

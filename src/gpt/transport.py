@@ -27,6 +27,7 @@ from .session import DeadlineTimeout, OwnSession
 from .target import Target, resolve_target
 from .utils import url
 from .utils.deadline import Deadline, parse_seconds, parse_timeout
+from .utils.errorbody import one_line
 from .utils.failures import FOREIGN, Failure, classify, is_about_redirect
 from .utils.headers import credentials_in, request_id
 from .utils.retries import RetryConfig, retry_delay, should_retry_status
@@ -37,6 +38,7 @@ logger = logging.getLogger("gpt")
 _TARGETS = 16
 _address = lru_cache(_TARGETS)(url.join)
 _SHORTEST = 0.001
+_LONGEST_ID = 100
 
 
 class Options(NamedTuple):
@@ -269,7 +271,7 @@ def _log(call: _Call, started: float, outcome: object, response: requests.Respon
         call.target.shown,
         outcome,
         (time.monotonic() - started) * 1000,
-        request_id(headers),
+        one_line(str(request_id(headers)), _LONGEST_ID),
         call.attempt + 1,
     )
     logger.debug("sent %d bytes; answer of %s bytes", len(call.body), headers.get("Content-Length", "unknown"))

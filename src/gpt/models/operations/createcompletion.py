@@ -24,7 +24,7 @@ class CreateCompletionResponse:
     """The answer's `Content-Type`; empty when it has none."""
 
     raw_response: requests.Response
-    """The answer as requests gives it; its body can be read again. Its `request` holds the key that was sent."""
+    """The answer as requests gives it; its body, unless streamed, can be read again. Its `request` holds the key."""
 
     create_completion_response: Completion | None = None
     """The completion; `None` when `stream=True` was asked."""
