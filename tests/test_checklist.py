@@ -384,3 +384,12 @@ def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> 
     (line,) = [record.getMessage() for record in caplog.records if record.name == "gpt"]
     assert line.isprintable()
     assert len(line) < 250
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"deadline": 0}, {"retries": None}, {"http_headers": 5}], ids=str)
+def test_a_refused_option_of_a_call_shows_no_password(options: dict[str, Any]) -> None:
+    """A traceback with locals of a call that could not begin has no part of the server's address."""
+    with make("http://me:hidden@127.0.0.1:9/v1?key=hidden") as s, pytest.raises((TypeError, ValueError)) as caught:
+        ask(s, **options)
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []

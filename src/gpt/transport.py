@@ -120,25 +120,22 @@ class Transport:
 
     def _call(self, path: str, body: bytes, stream: bool, options: Options) -> _Call:
         configuration = self._configuration
+        headers = check_headers(options.http_headers)
+        retries = configuration.retry_config if options.retries is UNSET else check_retries(options.retries)
+        timeout = configuration.timeout if options.timeout is UNSET else parse_timeout(options.timeout)
+        seconds = configuration.deadline
+        if not isinstance(options.deadline, Unset):
+            seconds = parse_seconds(options.deadline, "deadline")
+        # The address, which may hold a password, comes after all that may be refused in this frame.
         base = configuration.server_url
         if options.server_url is not None and not url.is_blank(options.server_url):
             base = url.check_base(options.server_url)
         address = url.join(base, path, options.query) if options.query else _address(base, path)
-        if options.http_headers:
-            headers = check_headers(options.http_headers)
+        if headers:
             target = resolve_target(configuration, address, stream=stream, call_headers=headers)
         else:
             target = self._target(address, stream=stream)
-        seconds = configuration.deadline
-        if not isinstance(options.deadline, Unset):
-            seconds = parse_seconds(options.deadline, "deadline")
-        return _Call(
-            target=target,
-            body=body,
-            retries=configuration.retry_config if options.retries is UNSET else check_retries(options.retries),
-            timeout=configuration.timeout if options.timeout is UNSET else parse_timeout(options.timeout),
-            deadline=None if seconds is None else Deadline(seconds),
-        )
+        return _Call(target, body, retries, timeout, None if seconds is None else Deadline(seconds))
 
     def _attempt(self, call: _Call) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
         """Make one attempt: give its answer, or its error and whether another attempt may mend it."""
