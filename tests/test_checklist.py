@@ -21,6 +21,7 @@ import gpt
 from gpt.completions import Completions
 from gpt.models import errors, operations, shared
 from gpt.session import OwnSession
+from gpt.utils import sse
 
 BUSY = json_answer({"error": "busy"}, 503)
 
@@ -393,3 +394,11 @@ def test_a_refused_option_of_a_call_shows_no_password(options: dict[str, Any]) -
         ask(s, **options)
     frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
     assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []
+
+
+def test_the_fast_path_waits_for_a_byte_order_mark() -> None:
+    """Half a mark that does not go on to be one belongs to the first line, however the bytes are cut."""
+    whole, cut = sse.Decoder(), sse.Decoder()
+    stream = (b"\xef", b"data: a\n\n", b"data: b\n\n")
+    events = [event for piece in stream for event in cut.feed(piece)]
+    assert events == whole.feed(b"".join(stream)) == [sse.Event(b"b")]

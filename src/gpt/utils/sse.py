@@ -50,7 +50,7 @@ class Decoder:
                 self._read_field(line)
             elif event := self._dispatch():
                 events.append(event)
-        self._fresh = not (self._line or self._data or self._name or self._after_cr)
+        self._fresh = self._head is None and not (self._line or self._data or self._name or self._after_cr)
         return events
 
     def end(self) -> Event | None:
