@@ -16,6 +16,7 @@ import pytest
 import requests
 from calling import COMPLETION, OK, ask, chunk, make, request, stream_text, text
 from support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from support.proxies import ForwardProxy
 
 import gpt
 from gpt.completions import Completions
@@ -402,3 +403,17 @@ def test_the_fast_path_waits_for_a_byte_order_mark() -> None:
     stream = (b"\xef", b"data: a\n\n", b"data: b\n\n")
     events = [event for piece in stream for event in cut.feed(piece)]
     assert events == whole.feed(b"".join(stream)) == [sse.Event(b"b")]
+
+
+def test_options_of_a_call_do_not_look_at_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that appears later moves no call to the client's server, whatever its query, headers or path."""
+    with ForwardProxy() as proxy, ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        ask(s, query={"a": 1})
+        ask(s, http_headers={"X-A": "1"})
+        ask(s, server_url=f"{server.url}/other")
+        for number in range(40):
+            ask(s, query={"n": number})
+        ask(s)
+        assert (len(server.requests), len(proxy.requests)) == (44, 0)

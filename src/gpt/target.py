@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import requests
@@ -59,9 +59,13 @@ def resolve_target(
     address: str,
     *,
     stream: bool,
+    proxies: Callable[[str], dict[str, str]],
     call_headers: Mapping[str, str | None] | None = None,
 ) -> Target:
-    """Resolve an address; headers of the call win over those of the client, in any case."""
+    """Resolve an address; headers of the call win over those of the client, in any case.
+
+    `proxies` finds those of a server, given as `scheme://host:port`.
+    """
     address, userinfo = url.split_userinfo(address)
     if userinfo is not None and not all(map(is_sendable, userinfo)):
         raise ValueError("server_url: its user or password has a control character or one outside latin-1")
@@ -75,11 +79,16 @@ def resolve_target(
         shown=shown,
         host=shown.split("/")[2],
         headers=_headers(configuration, stream, dict(extra.values())),
-        proxies=dict(get_environ_proxies(normal)) if configuration.client is None else {},
+        proxies=proxies("/".join(normal.split("/")[:3])) if configuration.client is None else {},
         userinfo=userinfo,
         keyed="authorization" not in extra,
         given=frozenset(extra),
     )
+
+
+def environment_proxies(server: str) -> dict[str, str]:
+    """Find the proxies that the environment now names for a server."""
+    return dict(get_environ_proxies(server))
 
 
 def _normalised(address: str) -> str:

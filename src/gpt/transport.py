@@ -24,7 +24,7 @@ from .models import errors
 from .models.errors.describe import connection_error, deadline_error, status_error
 from .sdkconfiguration import SDKConfiguration
 from .session import DeadlineTimeout, OwnSession
-from .target import Target, resolve_target
+from .target import Target, environment_proxies, resolve_target
 from .utils import url
 from .utils.deadline import Deadline, parse_seconds, parse_timeout
 from .utils.errorbody import one_line
@@ -36,6 +36,7 @@ from .utils.unset import UNSET, Unset
 logger = logging.getLogger("gpt")
 
 _TARGETS = 16
+_SERVERS = 1024
 _address = lru_cache(_TARGETS)(url.join)
 _SHORTEST = 0.001
 _LONGEST_ID = 100
@@ -83,7 +84,9 @@ class Transport:
         self._own = configuration.client is None
         self.session: Any = OwnSession() if self._own else configuration.client
         self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        self._target = lru_cache(_TARGETS)(partial(resolve_target, configuration))
+        proxies = lru_cache(_SERVERS)(environment_proxies)  # what was read once for a server holds for all its calls
+        self._resolve = partial(resolve_target, configuration, proxies=proxies)
+        self._target = lru_cache(_TARGETS)(self._resolve)
 
     def prepare(self, path: str) -> None:
         """Resolve the client's own server now, with the environment's proxies as they are at construction."""
@@ -132,7 +135,7 @@ class Transport:
             base = url.check_base(options.server_url)
         address = url.join(base, path, options.query) if options.query else _address(base, path)
         if headers:
-            target = resolve_target(configuration, address, stream=stream, call_headers=headers)
+            target = self._resolve(address, stream=stream, call_headers=headers)
         else:
             target = self._target(address, stream=stream)
         return _Call(target, body, retries, timeout, None if seconds is None else Deadline(seconds))
