@@ -392,13 +392,14 @@ medians of {rounds} interleaved rounds; *share* is what gpt takes of what the pe
 
 - *import*: fresh interpreters; gpt's figure includes requests and dataclasses-json, imported first.
 - *one small call*: one keep-alive connection, a request of three fields, an answer of 200 bytes, decoded.
-- *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5; `json.loads` and `orjson.loads` only parse it.
+- *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5, 1.4 MB to be exact; `json.loads` and
+  `orjson.loads` only parse it.
 - *10,000 streamed events*: one event a chunk; `requests` is `iter_lines` with `json.loads`.
 - *threads*: all at once on one client; AsyncOpenAI has a semaphore of the same width.
 - *peak memory*: a fresh process that imports, makes a small call, reads the 1 MB and the stream.
 
-Measured with {machine}; {packages}. On a shared machine single figures move by a third from run to run; the shares move
-far less.
+Measured with {machine}; {packages}.
+On a shared machine single figures move by a third from run to run; the shares move far less.
 
 ```bash
 pip install -e '.[bench]'
