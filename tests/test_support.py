@@ -334,9 +334,14 @@ def test_a_stall_ends_with_either_side(leaver: str) -> None:
 
 def test_a_reset_is_a_reset() -> None:
     """A reset reaches the client as one."""
-    with RawServer(lambda conn, n: reset(conn)) as raw:
-        client = dial(raw.port)
-        with client, pytest.raises(ConnectionResetError):
+
+    def handler(conn: socket.socket, n: int) -> None:
+        conn.recv(1)  # so that the reset cannot overtake the connecting
+        reset(conn)
+
+    with RawServer(handler) as raw, dial(raw.port) as client:
+        client.sendall(b"x")
+        with pytest.raises(ConnectionResetError):
             client.recv(1)
 
 
