@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import signal
@@ -100,10 +101,10 @@ def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
 
 def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
     """At Ctrl-C the answers in flight are written, the code is 130, and the next run goes on."""
-    held = threading.Event()
+    held, numbers = threading.Event(), itertools.count(1)
 
     def hold_later_ones(received: Received) -> Answer:
-        if len(server.requests) > 10:
+        if next(numbers) > 10:
             held.wait(60)
         return parrot(received)
 
@@ -114,13 +115,14 @@ def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
         wait_for_requests(server, 14)
         process.send_signal(signal.SIGINT)
         assert process.stderr
-        assert process.stderr.readline() == "waiting for the answers in flight; Ctrl-C again leaves at once\n"
+        # On a slow machine lines of progress come between.
+        assert "waiting for the answers in flight; Ctrl-C again leaves at once\n" in iter(process.stderr.readline, "")
         held.set()
         said = process.stderr.read()
     assert process.returncode == 130
     asked = len(server.requests)
     assert 14 <= asked <= 10 + 2 * 4 + 4
-    assert said.startswith(f"{asked} answered, 0 failed\n")
+    assert f"{asked} answered, 0 failed\n" in said
     assert said.endswith("stopped; run it again to go on\n")
     assert sum(ids(tmp_path / "out").values()) == asked
 
