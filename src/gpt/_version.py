@@ -1,4 +1,3 @@
-"""The version of the package, and of the API specification it follows."""
+"""The version of the package."""
 
 __version__ = "0.1.0"
-OPENAPI_DOC_VERSION = "2.3.0"

@@ -11,9 +11,6 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from .models.shared import Security
 
-SecuritySource = Security | Callable[[], Security] | None
-"""A key, a function that gives one (called for every attempt), or `None` for `OPENAI_API_KEY`."""
-
 
 class KeyAuth(AuthBase):
     """Put the key into its header, or do what `fallback` does when there is no key.
