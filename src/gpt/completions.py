@@ -9,7 +9,6 @@ from typing import Any
 from .answer import read_body
 from .models import operations, shared
 from .reading import read_completion
-from .streaming import open_stream
 from .transport import Options, Transport
 from .utils import codec
 from .utils.deadline import Timeout
@@ -67,6 +66,8 @@ class Completions:
             retries_taken=answer.retries_taken,
         )
         if stream:
+            from .streaming import open_stream  # not before it is needed: importing gpt stays cheaper by this much
+
             result.completion_stream = open_stream(answer)
         else:
             result.create_completion_response = read_completion(answer.response, read_body(answer))

@@ -15,6 +15,7 @@ from .utils import url
 from .utils.deadline import parse_seconds, parse_timeout
 from .utils.headers import is_credential
 from .utils.retries import RetryConfig
+from .utils.value import Value
 
 SERVERS = ("https://api.openai.com/v1",)
 """The servers of the API specification."""
@@ -26,8 +27,8 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """How large an answer may be, decompressed."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class SDKConfiguration:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SDKConfiguration(Value):
     """The settings of a client, checked and resolved. Its `repr` shows no key."""
 
     server_url: str

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 
@@ -42,18 +42,24 @@ _SHORTEST = 0.001
 _LONGEST_ID = 100
 
 
-class Options(NamedTuple):
-    """What a caller may say about one call; `UNSET` leaves it to the client."""
+class Options:
+    """What a caller may say about one call; `UNSET` leaves it to the client. Its `repr` shows none of it."""
 
-    retries: RetryConfig | Unset = UNSET
-    timeout: Any = UNSET
-    deadline: float | Unset | None = UNSET
-    http_headers: Mapping[str, str | None] | None = None
-    query: Mapping[str, Any] | None = None
-    server_url: str | None = None
-
-    def __repr__(self) -> str:
-        return "<Options>"
+    def __init__(
+        self,
+        retries: RetryConfig | Unset,
+        timeout: Any,
+        deadline: float | Unset | None,
+        http_headers: Mapping[str, str | None] | None,
+        query: Mapping[str, Any] | None,
+        server_url: str | None,
+    ) -> None:
+        self.retries = retries
+        self.timeout = timeout
+        self.deadline = deadline
+        self.http_headers = http_headers
+        self.query = query
+        self.server_url = server_url
 
 
 class _Call:

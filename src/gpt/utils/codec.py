@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -35,51 +35,34 @@ class ShapeError(ValueError):
     """JSON that is not the object it should be. The message names the field, what was expected and what came."""
 
 
-class Check(NamedTuple):
-    """What a scalar field accepts when it is written: exact types first, since they are nearly always it."""
-
-    name: str
-    exact: frozenset[type]
-    accepted: tuple[type, ...]
-    label: str
+Check = tuple[str, frozenset[type], tuple[type, ...], str]
+"""What a scalar field accepts when it is written: its name, the types it nearly always has, all types, in words."""
 
 
-class Plan(NamedTuple):
-    """What is known of one dataclass: computed once, used for every value."""
+class Plan:
+    """What is known of one dataclass, compiled from its type hints: computed once, used for every value."""
 
-    names: tuple[str, ...]
-    required: tuple[str, ...]
-    checks: tuple[Check, ...]
-    nested: tuple[str, ...]
-    hints: dict[str, Any]
-    build: Callable[[dict[str, Any]], Any]
-    """Make an instance from a JSON object."""
+    def __init__(self, cls: type[Any]) -> None:
+        hints = get_type_hints(cls)
+        declared = [field for field in fields(cls) if field.name != EXTRAS]
+        self.names = tuple(field.name for field in declared)
+        self.required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
+        self.checks = tuple(_scalar_checks(self.names, hints))
+        self.nested = tuple(name for name, _ in _nested(declared, hints))
+        self.hints = {name: hints[name] for name in self.names}
+        self.build = _compile_build(cls, declared, self.required, hints)
+        """Make an instance from a JSON object."""
 
 
 _plans: dict[type[Any], Plan] = {}
 
 
 def plan_for(cls: type[Any]) -> Plan:
-    """Give the plan of a dataclass, compiled from its type hints the first time."""
+    """Give the plan of a dataclass, made the first time."""
     plan = _plans.get(cls)
     if plan is None:
-        plan = _plans[cls] = _compile_plan(cls)
+        plan = _plans[cls] = Plan(cls)
     return plan
-
-
-def _compile_plan(cls: type[Any]) -> Plan:
-    hints = get_type_hints(cls)
-    declared = [field for field in fields(cls) if field.name != EXTRAS]
-    names = tuple(field.name for field in declared)
-    required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
-    return Plan(
-        names=names,
-        required=required,
-        checks=tuple(_scalar_checks(names, hints)),
-        nested=tuple(name for name, _ in _nested(declared, hints)),
-        hints={name: hints[name] for name in names},
-        build=_compile_build(cls, declared, required, hints),
-    )
 
 
 def variants(hint: Any) -> tuple[Any, ...]:
@@ -291,7 +274,7 @@ def _scalar_checks(names: Iterable[str], hints: Mapping[str, Any]) -> Iterator[C
         if all(isinstance(member, type) and _is_checked(member) for member in members):
             exact = frozenset(members) | ({int} if float in members else set())
             label = " or ".join(dict.fromkeys(_label(member) for member in members))
-            yield Check(name, exact, _accepted(members), label)
+            yield name, exact, _accepted(members), label
 
 
 def _is_checked(member: type) -> bool:

@@ -30,8 +30,8 @@ FOREIGN = (
 _AT_THE_PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
 _UNREADABLE_URL = (urllib3.exceptions.LocationParseError, requests.exceptions.InvalidURL)
 
-_URL = re.compile(r"([a-zA-Z][\w+.-]*://)[^\s'\"]*")
-_PATH = re.compile(r"(with url: [^\s?]*)\?\S*")
+_URL = r"([a-zA-Z][\w+.-]*://)[^\s'\"]*"
+_PATH = r"(with url: [^\s?]*)\?\S*"
 
 
 class Failure(NamedTuple):
@@ -61,7 +61,7 @@ def is_about_redirect(error: ValueError) -> bool:
 
 def scrub(text: str) -> str:
     """Take user, password and query out of every URL in a text."""
-    return _PATH.sub(r"\1", _URL.sub(_without_secrets, text))
+    return re.sub(_PATH, r"\1", re.sub(_URL, _without_secrets, text))
 
 
 def _without_secrets(found: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ _REQUEST_ID_HEADERS = (
 )
 _CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
 _UNITS = {"ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
+_DURATION_PART = r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)"
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -44,7 +44,7 @@ def parse_duration(text: str | None) -> float | None:
     """Read a duration in seconds: `6m0s` and `12ms` (OpenAI), `55` (Azure); `None` where it is absent or odd."""
     if not text or not (text := text.strip()) or len(text) > 40:
         return None
-    parts = _DURATION_PART.findall(text)
+    parts = re.findall(_DURATION_PART, text)
     if parts and "".join(amount + unit for amount, unit in parts) == text:
         return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
     try:

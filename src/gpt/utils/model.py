@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 from dataclasses_json import DataClassJsonMixin
 
 from . import codec
+from .value import Value
 
 M = TypeVar("M", bound="Model")
 
 
-class Model(DataClassJsonMixin):
+class Model(Value, DataClassJsonMixin):
     """A dataclass with `to_dict`, `from_dict`, `to_json`, `from_json` and `schema`.
 
     Fields that are `None` are left out; what is in `additional_properties` is written beside the fields and
@@ -24,21 +24,7 @@ class Model(DataClassJsonMixin):
     json_strict: ClassVar[bool] = False
     """Whether `to_json` checks types and refuses NaN, as the wire does (requests), or writes them (answers)."""
 
-    def __repr__(self) -> str:
-        """Show the fields that are set."""
-        shown = {name: value for name, value in self._fields().items() if value is not None and value != {}}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        assert isinstance(other, Model)
-        return self._fields() == other._fields()
-
     __hash__ = None  # type: ignore[assignment]
-
-    def _fields(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
         """Give the JSON object as plain dicts, lists and scalars."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Literal
 
+from .value import Value
+
 MAX_SERVER_WAIT = 120.0
 """The longest wait, in seconds, that a server may ask for and get."""
 
@@ -17,8 +19,8 @@ _RETRIED_STATUSES = (408, 409, 429)
 _FINAL_CODES = ("insufficient_quota", "credit_balance_exhausted")
 
 
-@dataclass(frozen=True)
-class BackoffStrategy:
+@dataclass(frozen=True, eq=False, repr=False)
+class BackoffStrategy(Value):
     """How waits grow when the server names none."""
 
     initial_interval: int = 500
@@ -42,8 +44,8 @@ class BackoffStrategy:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
 
 
-@dataclass(frozen=True)
-class RetryConfig:
+@dataclass(frozen=True, eq=False, repr=False)
+class RetryConfig(Value):
     """What is retried and how often.
 
     Retried are failures to connect, connections lost before the answer's headers, and the statuses 408, 409, 429 and
