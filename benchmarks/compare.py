@@ -5,7 +5,8 @@
     python benchmarks/compare.py --check    # exits 1 and names the rows that miss their targets
     python benchmarks/compare.py --rows stream,threads --rounds 3
 
-The server runs in a process of its own. Rounds are interleaved, so that a machine whose speed drifts slows everybody.
+The server and each contender run in processes of their own, and only one contender works at a time. Their turns are
+short and interleaved, so that a machine whose speed drifts slows everybody.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ DOCS = HERE.parent / "docs"
 KEY = "sk-benchmark"
 PROMPT = "Say this is a test"
 THREADS, THREADED_CALLS = 64, 3000
+FEW, MANY = 1_000, 100_000
 
 
 @dataclass
@@ -45,6 +47,9 @@ class Row:
 
     measure: Callable[[int], dict[str, float]]
     """Do the work once by everyone, in an order that depends on the round; give the figures."""
+
+    rounds: int = sys.maxsize
+    """The most rounds that are worth it."""
 
     figures: list[dict[str, float]] = field(default_factory=list)
 
@@ -65,33 +70,74 @@ class Row:
         ]
 
 
-def by_cpu(contenders: dict[str, tuple[Callable[[], object], int]], scale: float) -> Callable[[int], dict[str, float]]:
-    """Measure functions by CPU time a call; each is called as often as its number says."""
+Ask = Callable[[str, str, int], float]
+"""Let a contender do a piece of work so many times; gives the CPU seconds that one took."""
+
+
+def by_cpu(
+    ask: Ask, work: str, contenders: dict[str, int], scale: float, turns: int
+) -> Callable[[int], dict[str, float]]:
+    """Measure work by CPU time: by turns, in each of which a contender does it as often as its number says."""
 
     def measure(round_: int) -> dict[str, float]:
         names = list(contenders)
-        start = round_ % len(names)
-        return {name: _cpu(*contenders[name]) * scale for name in names[start:] + names[:start]}
+        spent = dict.fromkeys(names, 0.0)
+        for turn in range(round_, round_ + turns):
+            start = turn % len(names)
+            for name in names[start:] + names[:start]:
+                spent[name] += ask(name, work, contenders[name])
+        return {name: seconds / turns * scale for name, seconds in spent.items()}
 
     return measure
 
 
-def _cpu(work: Callable[[], object], times: int) -> float:
-    begun = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - begun) / times
+@contextmanager
+def contending(url: str) -> Iterator[Ask]:
+    """Give each contender a process, at its first piece of work, so that nobody pays for another's objects."""
+    with ExitStack() as stack:
+        processes: dict[str, subprocess.Popen[str]] = {}
+
+        def ask(who: str, work: str, times: int) -> float:
+            if who not in processes:
+                processes[who] = stack.enter_context(piped(str(HERE / "compare.py"), "--contender", who, url))
+            process = processes[who]
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps([work, times]), file=process.stdin, flush=True)
+            return float(process.stdout.readline())
+
+        yield ask
+
+
+def contend(who: str, url: str) -> None:
+    """Do what standard input asks for; print the CPU seconds that one piece of it took."""
+    works = CONTENDERS[who](url)
+    for line in sys.stdin:
+        name, times = json.loads(line)
+        work = works[name]
+        begun = time.process_time()
+        for _ in range(times):
+            work()
+        print((time.process_time() - begun) / times, flush=True)
+
+
+@contextmanager
+def piped(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a script of ours in another process until the block ends, with pipes to its input and from its output."""
+    with subprocess.Popen(
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @contextmanager
 def serving() -> Iterator[str]:
     """Run the canned server in another process; give its base URL."""
-    command = [sys.executable, str(HERE / "server.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with piped(str(HERE / "server.py")) as server:
         assert server.stdout is not None
-        assert server.stdin is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-        server.stdin.close()
 
 
 def child(code: str, *arguments: str) -> dict[str, float]:
@@ -120,11 +166,11 @@ print(json.dumps({"openai": (time.process_time() - start) * 1000}))
 
 
 def import_row() -> Row:
-    """Import each package in fresh interpreters; ours on top of what it needs, in one process."""
+    """Import each package in fresh interpreters, three in turn; ours on top of what it needs, in one process."""
 
-    def measure(round_: int) -> dict[str, float]:
-        codes = [IMPORT_OURS, IMPORT_OPENAI]
-        return {key: value for code in (codes if round_ % 2 else codes[::-1]) for key, value in child(code).items()}
+    def measure(_: int) -> dict[str, float]:
+        turns = [child(IMPORT_OURS) | child(IMPORT_OPENAI) for _ in range(3)]
+        return {who: statistics.median(turn[who] for turn in turns) for who in turns[0]}
 
     return Row("import", "ms", {"requests + dataclasses_json": 1.15, "openai": 0.33}, measure)
 
@@ -172,79 +218,193 @@ def memory_row(url: str) -> Row:
     return Row("peak memory", "MB", {"openai": 0.75}, measure)
 
 
-def rows(url: str) -> list[Row]:
-    """List the work, with the peers that do the same; importing this module imports none of them."""
-    import http.client
-    from urllib.parse import urlsplit
+BULK_MEMORY = """
+import json, sys
+import gpt
+from gpt import bulk
+from gpt.models import shared
+url, few, many = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="k")) as s:
+    def peak(n):
+        requests = (shared.CreateCompletionRequest(model="small", prompt=f"prompt {i}") for i in range(n))
+        assert sum(outcome.response is not None for outcome in bulk.run(s, requests)) == n
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    print(json.dumps({f"gpt, {few:,} requests": peak(few), "gpt": peak(many)}))
+"""
 
-    import openai
-    import orjson
-    import requests
-    import urllib3
 
+def bulk_memory_row(url: str) -> Row:
+    """Peak memory of a process after a short bulk run, and after a long one that follows it."""
+    return Row(
+        f"memory of {MANY:,} requests by `bulk.run`",
+        "MB",
+        {f"gpt, {FEW:,} requests": 1.02},
+        lambda _: child(BULK_MEMORY, url, str(FEW), str(MANY)),
+        rounds=1,
+    )
+
+
+Works = dict[str, Callable[[], object]]
+"""What a contender can do, by name."""
+
+CLIENT, SMALL, SCORED, STREAM, THREADED = "client", "small", "scored", "stream", "threaded"
+SMALL_BODY = {"model": "small", "prompt": PROMPT, "max_tokens": 2}
+HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+
+
+def by_gpt(url: str) -> Works:
+    """Work with gpt."""
     import gpt
     from gpt.models import shared
 
     security = shared.Security(api_key_auth=KEY)
-    ours = gpt.Gpt(server_url=url, security=security)
-    theirs = openai.OpenAI(base_url=url, api_key=KEY)
+    s = gpt.Gpt(server_url=url, security=security)
+    small = shared.CreateCompletionRequest(**SMALL_BODY)  # type: ignore[arg-type]
+    scored = shared.CreateCompletionRequest(model="scored", prompt=PROMPT)
+    stream = shared.CreateCompletionRequest(model="stream", prompt=PROMPT)
+    return {
+        CLIENT: lambda: gpt.Gpt(server_url=url, security=security),
+        SMALL: lambda: s.completions.create_completion(small),
+        SCORED: lambda: s.completions.create_completion(scored),
+        STREAM: lambda: _drain(s.completions.stream_completion(stream)),
+        THREADED: lambda: _in_threads(lambda: s.completions.create_completion(small)),
+    }
+
+
+def by_openai(url: str) -> Works:
+    """Work with openai-python."""
+    import openai
+
+    s = openai.OpenAI(base_url=url, api_key=KEY)
+    small: Any = SMALL_BODY
+    return {
+        CLIENT: lambda: openai.OpenAI(base_url=url, api_key=KEY),
+        SMALL: lambda: s.completions.create(**small),
+        SCORED: lambda: s.completions.create(model="scored", prompt=PROMPT),
+        STREAM: lambda: _drain(s.completions.create(model="stream", prompt=PROMPT, stream=True)),
+        THREADED: lambda: _in_threads(lambda: s.completions.create(**small)),
+    }
+
+
+def by_async_openai(url: str) -> Works:
+    """Work with openai-python's asynchronous client."""
+    import asyncio
+
+    import openai
+
+    small: Any = SMALL_BODY
+
+    async def main() -> None:
+        places = asyncio.Semaphore(THREADS)
+        async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as s:
+
+            async def one() -> None:
+                async with places:
+                    await s.completions.create(**small)
+
+            await asyncio.gather(*(one() for _ in range(THREADED_CALLS)))
+
+    return {THREADED: lambda: asyncio.run(main())}
+
+
+def by_requests(url: str) -> Works:
+    """Work with requests, and the standard library's JSON."""
+    import requests
+
     session, address = requests.Session(), f"{url}/completions"
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    host = urlsplit(url)
-    pool, bare = (make(host.hostname, host.port) for make in (urllib3.HTTPConnectionPool, http.client.HTTPConnection))
-    request = shared.CreateCompletionRequest(model="small", prompt=PROMPT, max_tokens=2)
-    body = {"model": "small", "prompt": PROMPT, "max_tokens": 2}
-    scored_request = shared.CreateCompletionRequest(model="scored", prompt=PROMPT)
-    stream_request = shared.CreateCompletionRequest(model="stream", prompt=PROMPT)
-    scored = ours.completions.create_completion(scored_request).raw_response.content
 
-    def by_http_client() -> object:
-        bare.request("POST", "/v1/completions", json.dumps(body), headers)
-        return json.loads(bare.getresponse().read())
+    def post(body: dict[str, Any]) -> Any:
+        return session.post(address, json=body, headers=HEADERS).json()
 
-    def by_iter_lines() -> None:
-        with session.post(address, json={"model": "stream"}, headers=headers, stream=True) as answer:
+    def stream() -> None:
+        with session.post(address, json={"model": "stream"}, headers=HEADERS, stream=True) as answer:
             for line in answer.iter_lines():
                 if line.startswith(b"data: {"):
                     json.loads(line[6:])
 
-    def small_by_openai() -> object:
-        return theirs.completions.create(model="small", prompt=PROMPT, max_tokens=2)
+    return {
+        CLIENT: requests.Session,
+        SMALL: lambda: post(SMALL_BODY),
+        SCORED: lambda: post({"model": "scored"}),
+        STREAM: stream,
+        THREADED: lambda: _in_threads(lambda: post(SMALL_BODY)),
+    }
 
-    def small_by_requests() -> object:
-        return session.post(address, json=body, headers=headers).json()
 
-    def small_by_gpt() -> object:
-        return ours.completions.create_completion(request)
+def by_urllib3(url: str) -> Works:
+    """Work with urllib3."""
+    import urllib3
 
+    pool = urllib3.connection_from_url(url)
+    address = f"{url}/completions"
+    return {SMALL: lambda: pool.request("POST", address, json=SMALL_BODY, headers=HEADERS).json()}
+
+
+def by_http_client(url: str) -> Works:
+    """Work with http.client, which is below all others."""
+    import http.client
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+
+    def small() -> object:
+        connection.request("POST", f"{parts.path}/completions", json.dumps(SMALL_BODY), HEADERS)
+        return json.loads(connection.getresponse().read())
+
+    return {SMALL: small}
+
+
+def by_json(_: str) -> Works:
+    """Only parse, with the standard library."""
+    from server import scored
+
+    body = scored()
+    return {SCORED: lambda: json.loads(body)}
+
+
+def by_orjson(_: str) -> Works:
+    """Only parse, with orjson."""
+    import orjson
+    from server import scored
+
+    body = scored()
+    return {SCORED: lambda: orjson.loads(body)}
+
+
+CONTENDERS: dict[str, Callable[[str], Works]] = {
+    "gpt": by_gpt,
+    "openai": by_openai,
+    "AsyncOpenAI": by_async_openai,
+    "requests": by_requests,
+    "urllib3": by_urllib3,
+    "http.client": by_http_client,
+    "json.loads": by_json,
+    "orjson.loads": by_orjson,
+}
+
+
+def rows(url: str, ask: Ask) -> list[Row]:
+    """List the work, with the peers that do the same."""
     return [
         import_row(),
         Row(
             "make a client",
             "µs",
             {"openai": 0.1},
-            by_cpu(
-                {
-                    "gpt": (lambda: gpt.Gpt(server_url=url, security=security), 100),
-                    "openai": (lambda: openai.OpenAI(base_url=url, api_key=KEY), 10),
-                    "requests": (requests.Session, 100),
-                },
-                1e6,
-            ),
+            by_cpu(ask, CLIENT, {"gpt": 10, "openai": 1, "requests": 10}, 1e6, turns=10),
         ),
         Row(
             "one small call",
             "µs",
             {"openai": 0.40, "requests": 0.55},
             by_cpu(
-                {
-                    "gpt": (small_by_gpt, 300),
-                    "openai": (small_by_openai, 300),
-                    "requests": (small_by_requests, 300),
-                    "urllib3": (lambda: pool.request("POST", address, json=body, headers=headers).json(), 300),
-                    "http.client": (by_http_client, 300),
-                },
+                ask,
+                SMALL,
+                {"gpt": 30, "openai": 30, "requests": 30, "urllib3": 30, "http.client": 30},
                 1e6,
+                turns=10,
             ),
         ),
         Row(
@@ -252,47 +412,33 @@ def rows(url: str) -> list[Row]:
             "ms",
             {"openai": 0.25, "orjson.loads": 1.5},
             by_cpu(
-                {
-                    "gpt": (lambda: ours.completions.create_completion(scored_request), 20),
-                    "openai": (lambda: theirs.completions.create(model="scored", prompt=PROMPT), 20),
-                    "requests": (lambda: session.post(address, json={"model": "scored"}, headers=headers).json(), 20),
-                    "json.loads": (lambda: json.loads(scored), 20),
-                    "orjson.loads": (lambda: orjson.loads(scored), 20),
-                },
+                ask,
+                SCORED,
+                {"gpt": 5, "openai": 5, "requests": 5, "json.loads": 5, "orjson.loads": 5},
                 1e3,
+                turns=6,
             ),
         ),
         Row(
             "10,000 streamed events",
             "ms",
             {"openai": 0.12},
-            by_cpu(
-                {
-                    "gpt": (lambda: _drain(ours.completions.stream_completion(stream_request)), 2),
-                    "openai": (
-                        lambda: _drain(theirs.completions.create(model="stream", prompt=PROMPT, stream=True)),
-                        1,
-                    ),
-                    "requests": (by_iter_lines, 2),
-                },
-                1e3,
-            ),
+            by_cpu(ask, STREAM, {"gpt": 2, "openai": 1, "requests": 2}, 1e3, turns=1),
         ),
         Row(
             f"{THREADED_CALLS} calls over {THREADS} threads",
             "µs a call",
             {"AsyncOpenAI": 0.33, "requests": 0.65},
             by_cpu(
-                {
-                    "gpt": (lambda: _in_threads(small_by_gpt), 1),
-                    "AsyncOpenAI": (lambda: _by_async_openai(url), 1),
-                    "openai": (lambda: _in_threads(small_by_openai), 1),
-                    "requests": (lambda: _in_threads(small_by_requests), 1),
-                },
+                ask,
+                THREADED,
+                {"gpt": 1, "AsyncOpenAI": 1, "openai": 1, "requests": 1},
                 1e6 / THREADED_CALLS,
+                turns=1,
             ),
         ),
         memory_row(url),
+        bulk_memory_row(url),
     ]
 
 
@@ -309,31 +455,14 @@ def _in_threads(work: Callable[[], object]) -> None:
             future.result()
 
 
-def _by_async_openai(url: str) -> None:
-    import asyncio
-
-    import openai
-
-    async def main() -> None:
-        places = asyncio.Semaphore(THREADS)
-        async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
-
-            async def one() -> None:
-                async with places:
-                    await client.completions.create(model="small", prompt=PROMPT, max_tokens=2)
-
-            await asyncio.gather(*(one() for _ in range(THREADED_CALLS)))
-
-    asyncio.run(main())
-
-
 def run(wanted: list[str], rounds: int) -> list[Row]:
-    """Measure the wanted rows, each after a round that does not count."""
-    with serving() as url:
-        chosen = [row for row in rows(url) if not wanted or any(word in row.name for word in wanted)]
+    """Measure the wanted rows, each but the longest after a round that does not count."""
+    with serving() as url, contending(url) as ask:
+        chosen = [row for row in rows(url, ask) if not wanted or any(word in row.name for word in wanted)]
         for row in chosen:
-            row.measure(0)
-            for round_ in range(rounds):
+            if row.rounds > 1:
+                row.measure(0)
+            for round_ in range(min(rounds, row.rounds)):
                 row.figures.append(row.measure(round_))
             print(*table([row]), sep="\n", flush=True)
     return chosen
@@ -357,6 +486,8 @@ def table(measured: list[Row]) -> list[str]:
 
 def report(measured: list[Row], rounds: int) -> None:
     """Write `docs/benchmarks.md`, `.json` and `.svg`."""
+    from server import scored
+
     packages = {name: version(name) for name in ("gpt-sdk", "openai", "requests", "urllib3", "orjson")}
     machine = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}"
     data = {
@@ -371,6 +502,7 @@ def report(measured: list[Row], rounds: int) -> None:
             table="\n".join(table(measured)),
             rounds=rounds,
             machine=machine,
+            scored=len(scored()) / 1e6,
             packages=", ".join(f"{name} {number}" for name, number in packages.items()),
         )
     )
@@ -380,9 +512,9 @@ def report(measured: list[Row], rounds: int) -> None:
 PAGE = """# Benchmarks
 
 CPU time of the client process, not wall-clock time: what the client costs while the server thinks. Everything ran
-side by side in one run of the command below, against a small keep-alive server in another process. Figures are
-medians of {rounds} interleaved rounds; *share* is what gpt takes of what the peer takes, round by round: median
-(lowest–highest).
+side by side in one run of the command below, each client in its own process and by short turns, against a small
+keep-alive server in another. Figures are medians of {rounds} rounds; *share* is what gpt takes of what the peer takes,
+round by round: median (lowest–highest).
 
 ![gpt's share of its peers' cost](benchmarks.svg)
 
@@ -392,11 +524,12 @@ medians of {rounds} interleaved rounds; *share* is what gpt takes of what the pe
 
 - *import*: fresh interpreters; gpt's figure includes requests and dataclasses-json, imported first.
 - *one small call*: one keep-alive connection, a request of three fields, an answer of 200 bytes, decoded.
-- *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5, 1.4 MB to be exact; `json.loads` and
-  `orjson.loads` only parse it.
+- *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5, {scored:.1f} MB to be exact: tokens follow
+  Zipf's law, numbers have single precision, as from a model. `json.loads` and `orjson.loads` only parse it.
 - *10,000 streamed events*: one event a chunk; `requests` is `iter_lines` with `json.loads`.
 - *threads*: all at once on one client; AsyncOpenAI has a semaphore of the same width.
 - *peak memory*: a fresh process that imports, makes a small call, reads the 1 MB and the stream.
+- *memory by `bulk.run`*: one process, after a short run and after a long one that follows it; once.
 
 Measured with {machine}; {packages}.
 On a shared machine single figures move by a third from run to run; the shares move far less.
@@ -441,7 +574,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a row misses its target; write nothing")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
     parser.add_argument("--rows", default="", help="only rows whose names contain one of these words")
+    parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.contender:
+        contend(*options.contender)
+        return 0
     measured = run([word for word in options.rows.split(",") if word], options.rounds)
     misses = [miss for row in measured for miss in row.misses()]
     for miss in misses:

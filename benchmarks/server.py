@@ -1,7 +1,7 @@
 """A keep-alive server with canned answers, run in a process of its own so that its cost stays outside.
 
-The model's name picks the answer: `small`, `scored` (1 MB: 16 choices of 512 tokens with their top 5
-log-probabilities), or `stream` (10,000 events, one a chunk). Prints its port, serves until its input ends.
+The model's name picks the answer: `small`, `scored` (16 choices of 512 tokens with their top 5 log-probabilities), or
+`stream` (10,000 events, one a chunk). Prints its port, serves until its input ends.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import asyncio
 import json
 import random
 import re
+import struct
 import sys
+from itertools import accumulate
 from typing import Any
 
 EVENTS = 10_000
+TOKENS = [f" w{number}" for number in range(2_000)]
+_WEIGHTS = list(accumulate(1 / (rank + 1) for rank in range(len(TOKENS))))
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -25,10 +29,12 @@ def small() -> bytes:
 
 
 def scored() -> bytes:
-    """Give 16 choices of 512 tokens with log-probabilities as JSON, about 1 MB."""
+    """Give 16 choices of 512 tokens with log-probabilities as JSON, above 1 MB.
+
+    As from a model: tokens are as frequent as words of a text (Zipf's law), numbers are of single precision.
+    """
     rng = random.Random(0)
-    words = [f" w{n}" for n in range(2000)]
-    return _json({"choices": [_scored_choice(rng, words, index) for index in range(16)]})
+    return _json({"choices": [_scored_choice(rng, index) for index in range(16)]})
 
 
 def stream() -> list[bytes]:
@@ -41,15 +47,28 @@ def stream() -> list[bytes]:
     return [*events, b"data: [DONE]\n\n"]
 
 
-def _scored_choice(rng: random.Random, words: list[str], index: int) -> dict[str, Any]:
-    tokens = [rng.choice(words) for _ in range(512)]
+def _scored_choice(rng: random.Random, index: int) -> dict[str, Any]:
+    top = [_distinct_tokens(rng, 5) for _ in range(512)]
+    tokens = [rng.choice(candidates) for candidates in top]
     logprobs = {
         "text_offset": list(range(0, 512 * 5, 5)),
-        "token_logprobs": [-rng.random() * 10 for _ in tokens],
+        "token_logprobs": [_logprob(rng) for _ in tokens],
         "tokens": tokens,
-        "top_logprobs": [{rng.choice(words): -rng.random() * 10 for _ in range(5)} for _ in tokens],
+        "top_logprobs": [{token: _logprob(rng) for token in candidates} for candidates in top],
     }
     return {"index": index, "text": "".join(tokens), "logprobs": logprobs, "finish_reason": "length"}
+
+
+def _distinct_tokens(rng: random.Random, count: int) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[rng.choices(TOKENS, cum_weights=_WEIGHTS)[0]] = None
+    return list(found)
+
+
+def _logprob(rng: random.Random) -> float:
+    single: float = struct.unpack("f", struct.pack("f", -10 * rng.random()))[0]
+    return single
 
 
 def _json(fields: dict[str, Any]) -> bytes:
