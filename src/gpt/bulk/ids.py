@@ -8,14 +8,46 @@ from typing import Literal
 
 State = Literal["new", "finished", "seen"]
 
-_FIRST_SIZE = 1024
+_PARTS = 64
+_FIRST_SIZE = 16
 _SEEN = 1
 _TAKEN = 2
 _FLAGS = _SEEN | _TAKEN
 
 
 class Ids:
-    """Names by their 126-bit hashes, each marked as seen or not, in one table with open addressing."""
+    """Names by their 126-bit hashes, each marked as seen or not.
+
+    In many small tables, since one that grows is there twice for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._parts = [_Table() for _ in range(_PARTS)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __contains__(self, name: str) -> bool:
+        part, high, low = self._look_up(name)
+        return (high, low) in part
+
+    def finish(self, name: str) -> None:
+        """Note that a name was dealt with by an earlier run."""
+        part, high, low = self._look_up(name)
+        part.put(high, low)
+
+    def see(self, name: str) -> State:
+        """Note that this run has come across a name, and tell what was known of it."""
+        part, high, low = self._look_up(name)
+        return part.see(high, low)
+
+    def _look_up(self, name: str) -> tuple[_Table, int, int]:
+        high, low = _hash(name)
+        return self._parts[high % _PARTS], high // _PARTS, low
+
+
+class _Table:
+    """Hashes in open addressing."""
 
     def __init__(self) -> None:
         self._size = _FIRST_SIZE
@@ -25,26 +57,21 @@ class Ids:
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, name: str) -> bool:
-        high, low = _hash(name)
-        return self._table[self._find(high, low)] != 0
+    def __contains__(self, hash: tuple[int, int]) -> bool:
+        return self._table[self._find(*hash)] != 0
 
-    def finish(self, name: str) -> None:
-        """Note that a name was dealt with by an earlier run."""
-        self._put(*_hash(name))
-
-    def see(self, name: str) -> State:
-        """Note that this run has come across a name, and tell what was known of it."""
-        high, low = _hash(name)
+    def see(self, high: int, low: int) -> State:
+        """Note that a hash was come across, and tell what was known of it."""
         slot = self._find(high, low)
         known = self._table[slot]
         if known:
             self._table[slot] |= _SEEN
             return "seen" if known & _SEEN else "finished"
-        self._put(high, low | _SEEN)
+        self.put(high, low | _SEEN)
         return "new"
 
-    def _put(self, high: int, low: int) -> None:
+    def put(self, high: int, low: int) -> None:
+        """Add a hash with its flags, or replace it."""
         slot = self._find(high, low)
         if not self._table[slot]:
             self._count += 1
@@ -67,7 +94,7 @@ class Ids:
         self._table = array("Q", bytes(16 * self._size))
         for slot in range(0, len(old), 2):
             if old[slot]:
-                self._put(old[slot + 1], old[slot])
+                self.put(old[slot + 1], old[slot])
 
 
 def _hash(name: str) -> tuple[int, int]:
