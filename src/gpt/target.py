@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from requests.__version__ import __version__ as requests_version
@@ -23,67 +23,52 @@ _RESTORED_BELOW = ("user-agent", "accept-encoding")
 """Headers that urllib3 and http.client put back when they are merely absent."""
 
 
-class Target(NamedTuple):
-    """A resolved address."""
+class Target:
+    """A resolved address; its `repr` shows no key."""
 
-    url: str
-    """The whole URL, without user and password."""
+    def __init__(
+        self,
+        configuration: SDKConfiguration,
+        address: str,
+        *,
+        stream: bool,
+        proxies: Callable[[str], dict[str, str]],
+        call_headers: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Resolve an address; headers of the call win over those of the client, in any case.
 
-    shown: str
-    """Scheme, host and path, fit for logs."""
+        `proxies` finds those of a server, given as `scheme://host:port`.
+        """
+        address, userinfo = url.split_userinfo(address)
+        if userinfo is not None and not all(map(is_sendable, userinfo)):
+            raise ValueError("server_url: its user or password has a control character or one outside latin-1")
+        extra: dict[str, tuple[str, str | None]] = {}
+        for headers in (configuration.http_headers, call_headers or {}):
+            extra.update((name.lower(), (name, value)) for name, value in headers.items())
 
-    host: str
-    """Host and port, for messages."""
+        self.url = _normalised(address)
+        """The whole URL, without user and password."""
 
-    headers: CaseInsensitiveDict[Any]
-    """All headers but `Content-Length` and the key."""
+        self.shown = url.redact(self.url)
+        """Scheme, host and path, fit for logs."""
 
-    proxies: dict[str, str]
-    """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
+        self.host = self.shown.split("/")[2]
+        """Host and port, for messages."""
 
-    userinfo: tuple[str, str] | None
-    """User and password that the URL contained."""
+        self.headers = _headers(configuration, stream, dict(extra.values()))
+        """All headers but `Content-Length` and the key."""
 
-    keyed: bool
-    """Whether the key goes along: not when the caller's headers say otherwise."""
+        self.proxies = proxies("/".join(self.url.split("/")[:3])) if configuration.client is None else {}
+        """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
 
-    given: frozenset[str]
-    """The headers that the caller set or took off, in lower case: a key does not replace them."""
+        self.userinfo = userinfo
+        """User and password that the URL contained."""
 
-    def __repr__(self) -> str:
-        return f"<Target {self.shown}>"
+        self.keyed = "authorization" not in extra
+        """Whether the key goes along: not when the caller's headers say otherwise."""
 
-
-def resolve_target(
-    configuration: SDKConfiguration,
-    address: str,
-    *,
-    stream: bool,
-    proxies: Callable[[str], dict[str, str]],
-    call_headers: Mapping[str, str | None] | None = None,
-) -> Target:
-    """Resolve an address; headers of the call win over those of the client, in any case.
-
-    `proxies` finds those of a server, given as `scheme://host:port`.
-    """
-    address, userinfo = url.split_userinfo(address)
-    if userinfo is not None and not all(map(is_sendable, userinfo)):
-        raise ValueError("server_url: its user or password has a control character or one outside latin-1")
-    extra: dict[str, tuple[str, str | None]] = {}
-    for headers in (configuration.http_headers, call_headers or {}):
-        extra.update((name.lower(), (name, value)) for name, value in headers.items())
-    normal = _normalised(address)
-    shown = url.redact(normal)
-    return Target(
-        url=normal,
-        shown=shown,
-        host=shown.split("/")[2],
-        headers=_headers(configuration, stream, dict(extra.values())),
-        proxies=proxies("/".join(normal.split("/")[:3])) if configuration.client is None else {},
-        userinfo=userinfo,
-        keyed="authorization" not in extra,
-        given=frozenset(extra),
-    )
+        self.given = frozenset(extra)
+        """The headers that the caller set or took off, in lower case: a key does not replace them."""
 
 
 def environment_proxies(server: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from .models import errors
 from .models.errors.describe import connection_error, deadline_error, status_error
 from .sdkconfiguration import SDKConfiguration
 from .session import DeadlineTimeout, OwnSession
-from .target import Target, environment_proxies, resolve_target
+from .target import Target, environment_proxies
 from .utils import url
 from .utils.deadline import Deadline, parse_seconds, parse_timeout
 from .utils.errorbody import one_line
@@ -91,7 +91,7 @@ class Transport:
         self.session: Any = OwnSession() if self._own else configuration.client
         self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         proxies = lru_cache(_SERVERS)(environment_proxies)  # what was read once for a server holds for all its calls
-        self._resolve = partial(resolve_target, configuration, proxies=proxies)
+        self._resolve = partial(Target, configuration, proxies=proxies)
         self._target = lru_cache(_TARGETS)(self._resolve)
 
     def prepare(self, path: str) -> None:

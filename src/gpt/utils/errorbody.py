@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import codec
 
@@ -24,13 +24,16 @@ _TYPE_NAMES = ("type", "error_type")
 _CODE_NAMES = ("code", "http_status_code", "status", "statusCode", "error_code", "status_code")
 
 
-class ErrorDetails(NamedTuple):
+class ErrorDetails:
     """What a server said went wrong; any part may be missing."""
 
-    message: str = ""
-    type: str | None = None
-    code: str | int | None = None
-    param: str | None = None
+    def __init__(
+        self, message: str = "", type: str | None = None, code: str | int | None = None, param: str | None = None
+    ) -> None:
+        self.message = message
+        self.type = type
+        self.code = code
+        self.param = param
 
 
 def read_error(body: str | bytes) -> ErrorDetails:
@@ -58,7 +61,7 @@ def read_error_data(data: Any) -> ErrorDetails:
         code=_code(_first(inner, *_CODE_NAMES)) or _code(_first(data, *_CODE_NAMES)),
         param=_text(inner.get("param")) or _text(data.get("param")),
     )
-    if details == ErrorDetails() and data:
+    if vars(details) == vars(ErrorDetails()) and data:
         return ErrorDetails(message=one_line(_compact(data)))
     return details
 

@@ -8,7 +8,7 @@ import ssl
 import zlib
 from collections.abc import Iterator
 from traceback import walk_tb
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -34,17 +34,21 @@ _URL = r"([a-zA-Z][\w+.-]*://)[^\s'\"]*"
 _PATH = r"(with url: [^\s?]*)\?\S*"
 
 
-class Failure(NamedTuple):
+Kind = Literal["connect timeout", "read timeout", "connection", "other"]
+
+
+class Failure:
     """One failure, classified."""
 
-    kind: Literal["connect timeout", "read timeout", "connection", "other"]
-    """What it was; `other` is nothing that a second attempt would mend."""
+    def __init__(self, kind: Kind, text: str, cause: Exception) -> None:
+        self.kind = kind
+        """What it was; `other` is nothing that a second attempt would mend."""
 
-    text: str
-    """The innermost reason, for people."""
+        self.text = text
+        """The innermost reason, for people."""
 
-    cause: Exception
-    """An exception of the same class that carries the text and nothing else."""
+        self.cause = cause
+        """An exception of the same class that carries the text and nothing else."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -91,7 +95,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [item for item in inner if isinstance(item, BaseException)]
 
 
-def _kind(chain: list[BaseException]) -> Literal["connect timeout", "read timeout", "connection", "other"]:
+def _kind(chain: list[BaseException]) -> Kind:
     connecting = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
     if any(isinstance(e, connecting) and not isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
         return "connect timeout"
