@@ -27,6 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from compare import child, piped
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "guides" / "bulk.md"
 MARKS = "<!-- Figures: written by benchmarks/bulk.py -->\n", "<!-- End of figures -->"
@@ -68,20 +70,9 @@ def serve(latency: float) -> None:
 @contextmanager
 def serving(latency: float) -> Iterator[str]:
     """Run the server in another process; give its base URL."""
-    command = [sys.executable, str(HERE / "bulk.py"), "--serve", str(latency)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with piped(str(HERE / "bulk.py"), "--serve", str(latency)) as server:
         assert server.stdout is not None
-        assert server.stdin is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-        server.stdin.close()
-
-
-def child(code: str, *arguments: object) -> dict[str, float]:
-    """Run code in a fresh interpreter; it prints JSON."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    figures: dict[str, float] = json.loads(output)
-    return figures
 
 
 BY_GPT = """
