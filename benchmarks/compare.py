@@ -476,7 +476,8 @@ def table(measured: list[Row]) -> list[str]:
     lines = []
     for row in measured:
         for who in row.figures[0]:
-            cells = [row.name, who, f"{row.median(who):,.4g} {row.unit}"]
+            middle = row.median(who)
+            cells = [row.name, who, f"{middle:,.{0 if middle >= 1000 else 1}f} {row.unit}"]
             if who != "gpt":
                 ratios = sorted(row.ratios(who))
                 cells += [f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}–{ratios[-1]:.3f})"]
@@ -549,6 +550,7 @@ def plot(measured: list[Row]) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "gpt"  # the same drawing from the same figures
     from matplotlib import pyplot
 
     bars = [
