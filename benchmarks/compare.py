@@ -5,8 +5,8 @@
     python benchmarks/compare.py --check    # exits 1 and names the rows that miss their targets
     python benchmarks/compare.py --rows stream,threads --rounds 3
 
-The server and each contender run in processes of their own, and only one contender works at a time. Their turns are
-short and interleaved, so that a machine whose speed drifts slows everybody.
+The server and each contender run in processes of their own, and only one contender works at a time. They take turns,
+short ones where the work is short, so that a machine whose speed drifts slows everybody.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def contending(url: str) -> Iterator[Ask]:
             assert process.stdin is not None
             assert process.stdout is not None
             print(json.dumps([work, times]), file=process.stdin, flush=True)
-            return float(process.stdout.readline())
+            if not (answer := process.stdout.readline()):
+                raise RuntimeError(f"{who} ended during {work}")
+            return float(answer)
 
         yield ask
 
@@ -128,8 +130,6 @@ def piped(*command: str) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield process
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 @contextmanager
@@ -396,7 +396,7 @@ def rows(url: str, ask: Ask) -> list[Row]:
             "make a client",
             "µs",
             {"openai": 0.1},
-            by_cpu(ask, CLIENT, {"gpt": 10, "openai": 1, "requests": 10}, 1e6, turns=10),
+            by_cpu(ask, CLIENT, {"gpt": 3, "openai": 3, "requests": 3}, 1e6, turns=10),
         ),
         Row(
             "one small call",
@@ -426,7 +426,7 @@ def rows(url: str, ask: Ask) -> list[Row]:
             "10,000 streamed events",
             "ms",
             {"openai": 0.12},
-            by_cpu(ask, STREAM, {"gpt": 2, "openai": 1, "requests": 2}, 1e3, turns=1),
+            by_cpu(ask, STREAM, {"gpt": 1, "openai": 1, "requests": 1}, 1e3, turns=2),
         ),
         Row(
             f"{THREADED_CALLS} calls over {THREADS} threads",
@@ -516,9 +516,9 @@ def report(measured: list[Row], rounds: int) -> None:
 PAGE = """# Benchmarks
 
 CPU time of the client process, not wall-clock time: what the client costs while the server thinks. Everything ran
-side by side in one run of the command below, each client in its own process and by short turns, against a small
-keep-alive server in another. Figures are medians of {rounds} rounds; *share* is what gpt takes of what the peer takes,
-round by round: median (lowest–highest).
+side by side in one run of the command below, each client in its own process and one at a time, by short turns where
+the work is short, against a small keep-alive server in another. Figures are medians of {rounds} rounds; *share* is what
+gpt takes of what the peer takes, round by round: median (lowest–highest).
 
 ![gpt's share of its peers' cost](benchmarks.svg)
 
@@ -526,7 +526,8 @@ round by round: median (lowest–highest).
 | --- | --- | ---: | ---: | ---: |
 {table}
 
-- *import*: fresh interpreters; gpt's figure includes requests and dataclasses-json, imported first.
+- *import*: fresh interpreters, in each round the middle one of three; gpt's figure includes requests and
+  dataclasses-json, imported first.
 - *one small call*: one keep-alive connection, a request of three fields, an answer of 200 bytes, decoded.
 - *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5, {scored:.1f} MB to be exact: tokens follow
   Zipf's law, numbers have single precision, as from a model. `json.loads` and `orjson.loads` only parse it.
@@ -536,7 +537,7 @@ round by round: median (lowest–highest).
 - *memory by `bulk.run`*: one process, after a short run and after a long one that follows it; once.
 
 Measured with {machine}; {packages}.
-On a shared machine single figures move by a third from run to run; the shares move far less.
+On a shared machine single rounds, and the shares in them, move by a third and more: read the medians.
 
 ```bash
 pip install -e '.[bench]'

@@ -48,13 +48,13 @@ def stream() -> list[bytes]:
 
 
 def _scored_choice(rng: random.Random, index: int) -> dict[str, Any]:
-    top = [_distinct_tokens(rng, 5) for _ in range(512)]
-    tokens = [rng.choice(candidates) for candidates in top]
+    top = [{token: _logprob(rng) for token in _distinct_tokens(rng, 5)} for _ in range(512)]
+    tokens = [rng.choice(list(candidates)) for candidates in top]
     logprobs = {
         "text_offset": list(range(0, 512 * 5, 5)),
-        "token_logprobs": [_logprob(rng) for _ in tokens],
+        "token_logprobs": [candidates[token] for candidates, token in zip(top, tokens, strict=True)],
         "tokens": tokens,
-        "top_logprobs": [{token: _logprob(rng) for token in candidates} for candidates in top],
+        "top_logprobs": top,
     }
     return {"index": index, "text": "".join(tokens), "logprobs": logprobs, "finish_reason": "length"}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .answer import read_body
+from .answer import Answer, read_body
 from .models import operations, shared
 from .reading import read_completion
 from .transport import Options, Transport
@@ -57,6 +57,7 @@ class Completions:
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
         stream = bool(request.additional_properties.get("stream", request.stream))
+        open_stream = _load_streaming() if stream else None
         options = Options(retries, timeout, deadline, http_headers, query, server_url)
         answer = self._transport.post(PATH, body, stream=stream, options=options)
         result = operations.CreateCompletionResponse(
@@ -65,9 +66,7 @@ class Completions:
             raw_response=answer.response,
             retries_taken=answer.retries_taken,
         )
-        if stream:
-            from .streaming import open_stream  # not before it is needed: importing gpt stays cheaper by this much
-
+        if open_stream is not None:
             result.completion_stream = open_stream(answer)
         else:
             result.create_completion_response = read_completion(answer.response, read_body(answer))
@@ -103,3 +102,10 @@ class Completions:
         )
         assert result.completion_stream is not None
         return result.completion_stream
+
+
+def _load_streaming() -> Callable[[Answer], EventStream[shared.CreateCompletionResponse]]:
+    """Load what reads streams when one is asked for: it would add a fifteenth to the import of gpt."""
+    from .streaming import open_stream
+
+    return open_stream

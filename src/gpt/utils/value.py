@@ -11,8 +11,9 @@ class Value:
 
     def __repr__(self) -> str:
         """Show the fields that are set."""
-        shown = {name: value for name, value in self._fields().items() if value is not None and value != {}}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.repr}  # type: ignore[arg-type]
+        shown = [f"{name}={value!r}" for name, value in values.items() if value is not None and value != {}]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
