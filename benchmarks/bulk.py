@@ -22,12 +22,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compare import child, piped
+from compare import child, serving
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "guides" / "bulk.md"
@@ -67,12 +67,9 @@ def serve(latency: float) -> None:
     asyncio.run(main())
 
 
-@contextmanager
-def serving(latency: float) -> Iterator[str]:
+def serving_after(latency: float) -> AbstractContextManager[str]:
     """Run the server in another process; give its base URL."""
-    with piped(str(HERE / "bulk.py"), "--serve", str(latency)) as server:
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    return serving(str(HERE / "bulk.py"), "--serve", str(latency))
 
 
 BY_GPT = """
@@ -118,7 +115,7 @@ SPEED_HEAD = """\
 def measure_speed() -> list[str]:
     """Send requests at several widths by both clients, in turn; give the lines of a table."""
     lines = [SPEED_HEAD]
-    with serving(LATENCY) as url:
+    with serving_after(LATENCY) as url:
         for workers in WORKERS:
             n = min(40 * workers, 4_000)
             rounds = [(child(BY_GPT, url, workers, n), child(BY_ASYNC_OPENAI, url, workers, n)) for _ in range(ROUNDS)]
@@ -166,7 +163,7 @@ def write_input(path: Path, lines: int) -> Path:
 def measure_memory() -> list[str]:
     """Run batches of several sizes; give the lines of a table with the peak memory of each."""
     lines = ["| lines | first run, peak | resumed, peak |", "| ---: | ---: | ---: |"]
-    with serving(0.0) as url, tempfile.TemporaryDirectory() as folder:
+    with serving_after(0.0) as url, tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
             given, output = write_input(Path(folder, "in"), size), Path(folder, f"out-{size}")
             peaks = [child(BATCH, url, given, output)["peak"] for _ in range(2)]
@@ -178,7 +175,7 @@ def measure_memory() -> list[str]:
 def measure_kills() -> list[str]:
     """Kill a batch again and again at random instants; give what became of its lines."""
     rng = random.Random(0)
-    with serving(0.0) as url, tempfile.TemporaryDirectory() as folder:
+    with serving_after(0.0) as url, tempfile.TemporaryDirectory() as folder:
         given, output = write_input(Path(folder, "in"), KILL_LINES), Path(folder, "out")
         kills = 0
         while kills < KILLS:

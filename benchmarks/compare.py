@@ -75,17 +75,16 @@ Ask = Callable[[str, str, int], float]
 
 
 def by_cpu(
-    ask: Ask, work: str, contenders: dict[str, int], scale: float, turns: int
+    ask: Ask, work: str, contenders: list[str], scale: float, *, times: int, turns: int
 ) -> Callable[[int], dict[str, float]]:
-    """Measure work by CPU time: by turns, in each of which a contender does it as often as its number says."""
+    """Measure work by CPU time: by turns, in each of which every contender does it so many times."""
 
     def measure(round_: int) -> dict[str, float]:
-        names = list(contenders)
-        spent = dict.fromkeys(names, 0.0)
+        spent = dict.fromkeys(contenders, 0.0)
         for turn in range(round_, round_ + turns):
-            start = turn % len(names)
-            for name in names[start:] + names[:start]:
-                spent[name] += ask(name, work, contenders[name])
+            start = turn % len(contenders)
+            for name in contenders[start:] + contenders[:start]:
+                spent[name] += ask(name, work, times)
         return {name: seconds / turns * scale for name, seconds in spent.items()}
 
     return measure
@@ -133,9 +132,9 @@ def piped(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """Run the canned server in another process; give its base URL."""
-    with piped(str(HERE / "server.py")) as server:
+def serving(*command: str) -> Iterator[str]:
+    """Run a server, which prints its port, in another process; give its base URL."""
+    with piped(*command) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
 
@@ -396,7 +395,7 @@ def rows(url: str, ask: Ask) -> list[Row]:
             "make a client",
             "µs",
             {"openai": 0.1},
-            by_cpu(ask, CLIENT, {"gpt": 3, "openai": 3, "requests": 3}, 1e6, turns=10),
+            by_cpu(ask, CLIENT, ["gpt", "openai", "requests"], 1e6, times=3, turns=10),
         ),
         Row(
             "one small call",
@@ -405,8 +404,9 @@ def rows(url: str, ask: Ask) -> list[Row]:
             by_cpu(
                 ask,
                 SMALL,
-                {"gpt": 30, "openai": 30, "requests": 30, "urllib3": 30, "http.client": 30},
+                ["gpt", "openai", "requests", "urllib3", "http.client"],
                 1e6,
+                times=30,
                 turns=10,
             ),
         ),
@@ -417,8 +417,9 @@ def rows(url: str, ask: Ask) -> list[Row]:
             by_cpu(
                 ask,
                 SCORED,
-                {"gpt": 5, "openai": 5, "requests": 5, "json.loads": 5, "orjson.loads": 5},
+                ["gpt", "openai", "requests", "json.loads", "orjson.loads"],
                 1e3,
+                times=5,
                 turns=6,
             ),
         ),
@@ -426,7 +427,7 @@ def rows(url: str, ask: Ask) -> list[Row]:
             "10,000 streamed events",
             "ms",
             {"openai": 0.12},
-            by_cpu(ask, STREAM, {"gpt": 1, "openai": 1, "requests": 1}, 1e3, turns=2),
+            by_cpu(ask, STREAM, ["gpt", "openai", "requests"], 1e3, times=1, turns=2),
         ),
         Row(
             f"{THREADED_CALLS} calls over {THREADS} threads",
@@ -435,8 +436,9 @@ def rows(url: str, ask: Ask) -> list[Row]:
             by_cpu(
                 ask,
                 THREADED,
-                {"gpt": 1, "AsyncOpenAI": 1, "openai": 1, "requests": 1},
+                ["gpt", "AsyncOpenAI", "openai", "requests"],
                 1e6 / THREADED_CALLS,
+                times=1,
                 turns=1,
             ),
         ),
@@ -460,7 +462,7 @@ def _in_threads(work: Callable[[], object]) -> None:
 
 def run(wanted: list[str], rounds: int) -> list[Row]:
     """Measure the wanted rows, each but the longest after a round that does not count."""
-    with serving() as url, contending(url) as ask:
+    with serving(str(HERE / "server.py")) as url, contending(url) as ask:
         chosen = [row for row in rows(url, ask) if not wanted or any(word in row.name for word in wanted)]
         for row in chosen:
             if row.rounds > 1:
