@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import requests
-from calling import COMPLETION, OK, ask, chunk, make, request, text
-from support.http_server import ScriptedServer, json_answer, sse_answer
-from support.proxies import ForwardProxy
 
+from gpt._core import sse
+from gpt._http.session import OwnSession
 from gpt.completions import Completions
 from gpt.models import errors, operations, shared
-from gpt.session import OwnSession
-from gpt.utils import sse
+from tests.support.client import COMPLETION, OK, ask, chunk, make, request, text
+from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.proxies import ForwardProxy
 
 BUSY = json_answer({"error": "busy"}, 503)
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import requests
-from calling import OK, ONCE, ask, make, request, text
-from support.http_server import ScriptedServer, sse_answer
 
 import gpt
 from gpt.models import shared
 from gpt.sdkconfiguration import SERVERS
 from gpt.utils import RetryConfig
+from tests.support.client import OK, ONCE, ask, make, request, text
+from tests.support.http_server import ScriptedServer, sse_answer
 
 LOCAL = "http://localhost:1/v1"
 

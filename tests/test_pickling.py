@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import requests
-from calling import OK, QUICK, ask, make, request, text
-from support.http_server import ScriptedServer, json_answer, sse_answer
 
 import gpt
 from gpt.models import errors, operations, shared
 from gpt.models.shared import Security
+from tests.support.client import OK, QUICK, ask, make, request, text
+from tests.support.http_server import ScriptedServer, json_answer, sse_answer
 
 CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .answer import Answer, read_body
+from ._core import codec
+from ._core.deadline import Timeout
+from ._http.body import Answer, read_body
+from ._http.transport import Options, Transport
+from ._parsing.completion import read_completion
 from .models import operations, shared
-from .reading import read_completion
-from .transport import Options, Transport
-from .utils import codec
-from .utils.deadline import Timeout
 from .utils.eventstreaming import EventStream
 from .utils.retries import RetryConfig
 from .utils.unset import UNSET, Unset
@@ -106,6 +106,6 @@ class Completions:
 
 def _load_streaming() -> Callable[[Answer], EventStream[shared.CreateCompletionResponse]]:
     """Load what reads streams when one is asked for: it would add a fifteenth to the import of gpt."""
-    from .streaming import open_stream
+    from ._parsing.stream import open_stream
 
     return open_stream

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import auth
+from ._core.deadline import Timeout
+from ._http.transport import Transport, check_retries
 from .completions import Completions
 from .hooks import Hook
 from .models.shared import Security
@@ -15,10 +16,9 @@ from .sdkconfiguration import (
     DEFAULT_TIMEOUT,
     SDKConfiguration,
     environment_headers,
+    environment_key,
     resolve_server,
 )
-from .transport import Transport, check_retries
-from .utils.deadline import Timeout
 from .utils.retries import RetryConfig
 from .utils.unset import UNSET, Unset
 
@@ -78,7 +78,7 @@ class Gpt:
                 hooks=hooks,  # type: ignore[arg-type]
                 max_response_bytes=max_response_bytes,
                 environment_headers=environment_headers(),
-                environment_key=auth.environment_key() if security is None else None,
+                environment_key=environment_key() if security is None else None,
             )
         )
 

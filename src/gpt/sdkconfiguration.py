@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from . import auth
+from ._core import url
+from ._core.deadline import parse_seconds, parse_timeout
+from ._core.headers import check_header_name, check_headers, is_credential, is_sendable
+from ._core.value import Value
 from .hooks import Hook
 from .models.shared import Security
-from .utils import url
-from .utils.deadline import parse_seconds, parse_timeout
-from .utils.headers import is_credential
 from .utils.retries import RetryConfig
-from .utils.value import Value
 
 SERVERS = ("https://api.openai.com/v1",)
 """The servers of the API specification."""
@@ -68,7 +67,7 @@ class SDKConfiguration(Value):
         object.__setattr__(self, "server_url", url.check_base(self.server_url))
         object.__setattr__(self, "timeout", parse_timeout(self.timeout))
         object.__setattr__(self, "deadline", parse_seconds(self.deadline, "deadline"))
-        object.__setattr__(self, "http_headers", auth.check_headers(self.http_headers))
+        object.__setattr__(self, "http_headers", check_headers(self.http_headers))
         object.__setattr__(self, "hooks", _check_hooks(self.hooks))
         _check_client(self.client)
         _check_size(self.max_response_bytes)
@@ -80,15 +79,15 @@ class SDKConfiguration(Value):
     @cached_property
     def _static_header(self) -> tuple[str, str] | None:
         if self.security is not None:
-            return auth.key_header(self.security)
+            return key_header(self.security)
         if self.environment_key is None:
             return None
-        return auth.key_header(self.environment_key, "OPENAI_API_KEY")
+        return key_header(self.environment_key, "OPENAI_API_KEY")
 
     def key_header(self) -> tuple[str, str] | None:
         """Give the header that carries the key of this attempt; `None` when there is none."""
         if callable(self.security):
-            return auth.key_header(self.security())
+            return key_header(self.security())
         return self._static_header
 
     def get_server_details(self) -> tuple[str, dict[str, str]]:
@@ -127,7 +126,7 @@ class SDKConfiguration(Value):
 
 
 def _arrive(state: dict[str, Any], needs_key: bool) -> SDKConfiguration:
-    key = auth.environment_key()
+    key = environment_key()
     if needs_key and key is None:
         raise ValueError(
             "this client was pickled where OPENAI_API_KEY was set; set it here too,"
@@ -171,12 +170,41 @@ def resolve_server(server_idx: int | None, server_url: str | None, url_params: M
     return SERVERS[server_idx]
 
 
+def environment_key() -> Security | None:
+    """Read `OPENAI_API_KEY`; blank is no key."""
+    security = Security(api_key_auth=os.environ.get("OPENAI_API_KEY", "").strip())
+    return security if security.api_key_auth else None
+
+
+def key_header(security: object, source: str = "security.api_key_auth") -> tuple[str, str] | None:
+    """Turn a `Security` into a header, or `None` for keyless; `source` is what messages call the key.
+
+    Raises:
+        TypeError: it is no `Security`, or its parts are no strings.
+        ValueError: the key or the header's name cannot be sent. The message does not show the key.
+    """
+    if not isinstance(security, Security):
+        raise TypeError(f"security: expected a shared.Security, got {type(security).__name__}")
+    if not isinstance(security.api_key_auth, str):
+        raise TypeError(f"{source}: expected a string, got {type(security.api_key_auth).__name__}")
+    if not security.api_key_auth.strip():
+        return None
+    if not is_sendable(security.api_key_auth.strip()):
+        raise ValueError(
+            f"{source}: the key contains a control character or one outside latin-1;"
+            " was it copied with something around it?"
+        )
+    name = check_header_name(security.header, "security.header")
+    key = security.api_key_auth.strip()
+    return (name, f"Bearer {key}") if name.lower() == "authorization" else (name, key)
+
+
 def environment_headers() -> dict[str, str]:
     """Read the organization and project from the environment; blank counts as unset."""
     names = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
     found = {header: os.environ.get(variable, "").strip() for variable, header in names.items()}
     for variable, header in names.items():
-        if not auth.is_sendable(found[header]):
+        if not is_sendable(found[header]):
             raise ValueError(f"{variable}: it contains a character that a header cannot carry")
     return {header: value for header, value in found.items() if value}
 

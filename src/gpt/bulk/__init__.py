@@ -11,7 +11,7 @@ earlier run ended.
 
 from .jsonl import run_jsonl
 from .outcome import Outcome
-from .running import run
+from .runner import run
 from .summary import Summary
 
 __all__ = ["Outcome", "Summary", "run", "run_jsonl"]

@@ -17,9 +17,9 @@ from typing import IO
 
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
-from .lines import Line, duplicate, name_of, name_of_line, read_line, write_answer, write_bad_line
-from .output import Output
-from .running import Run
+from .batch_format import Line, duplicate, name_of, name_of_line, read_line, write_answer, write_bad_line
+from .output_file import Output
+from .runner import Run
 from .summary import Summary
 
 logger = logging.getLogger("gpt.bulk")

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ._errors import Commands
 from .batch import batch
-from .commands import Commands
 from .complete import complete
 from .score import score_file
 from .serve import serve

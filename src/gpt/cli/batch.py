@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ..bulk import Summary, run_jsonl
-from .options import LOCAL_MODEL, Local, ServerUrl, open_client
-from .progress import Display, conclude, open_display
+from ._client import LOCAL_MODEL, Local, ServerUrl, open_client
+from ._progress import Display, conclude, open_display
 
 
 def batch(

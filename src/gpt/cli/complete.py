@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from .._core import codec
 from ..models import shared
 from ..sdk import Gpt
-from ..utils import codec
-from .options import Local, Model, ServerUrl, open_client, pick_model
+from ._client import Local, Model, ServerUrl, open_client, pick_model
 from .view import show
 
 SEPARATOR = "---"

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from .._core import codec
 from ..scoring import Score, score
-from ..utils import codec
-from .options import Model, ServerUrl, open_client, pick_model
+from ._client import Model, ServerUrl, open_client, pick_model
 
 _ROW = "{:>12} {:>10} {:>12} {:>7}  {}"
 _SHOWN = 60

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .._parsing.accumulate import collect
 from ..models.shared import CreateCompletionResponse
-from ..models.shared.collecting import collect
 from ..view import to_html, to_text
 
 

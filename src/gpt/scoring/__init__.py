@@ -10,6 +10,6 @@ llama.cpp's own server, Ollama and TGI ignore `echo`: they are refused with an e
 """
 
 from .result import Score
-from .scoring import score
+from .score import score
 
 __all__ = ["Score", "score"]

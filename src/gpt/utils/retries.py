@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Literal
 
-from .value import Value
+from .._core.value import Value
 
 MAX_SERVER_WAIT = 120.0
 """The longest wait, in seconds, that a server may ask for and get."""

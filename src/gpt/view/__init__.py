@@ -8,7 +8,7 @@
 Ask the server with `logprobs=5`, or as many as it allows. In a notebook, answers and choices show themselves.
 """
 
-from .page import to_html
+from .html import to_html
 from .terminal import to_text
 
 __all__ = ["to_html", "to_text"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from ..models.shared.tokens import Alternative, Token
+from .._parsing.logprobs import Alternative, Token
 
 Kind = Literal["text", "space", "newline", "tab", "mark"]
 

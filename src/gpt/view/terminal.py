@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .._parsing.logprobs import Token, read_tokens
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
-from ..models.shared.tokens import Token, read_tokens
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
-from .scale import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
+from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -26,10 +26,9 @@ from typing import Any
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from ...utils import headers as headers_
-from ...utils import url
-from ...utils.errorbody import ErrorDetails, read_error
-from ...utils.failures import Failure
+from ..._core import headers as headers_
+from ..._core import url
+from ..._core.errorbody import ErrorDetails, read_error
 from ...utils.retries import server_wait
 from ..shared import CreateCompletionResponse
 
@@ -79,7 +78,7 @@ class SDKError(Exception):
         self.request_id = headers_.request_id(self.headers)
         self.retry_after = server_wait(self.headers, time.time())
         self.partial = None
-        self._failure: Failure | None = None
+        self._failure: Any = None
 
     @cached_property
     def _details(self) -> ErrorDetails:

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from ...utils import headers, url
+from ..._core import headers, url
 from ...utils.eventstreaming import EventStream
 from ..shared import CreateCompletionResponse as Completion
 from .ratelimit import RateLimit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ...utils.headers import parse_count, parse_duration
+from ..._core.headers import parse_count, parse_duration
 
 
 class RateLimit(NamedTuple):

@@ -1,11 +1,7 @@
 """Requests and answers as dataclasses."""
 
 from .completionstreamoptions import CompletionStreamOptions
-from .completionusage import (
-    CompletionUsage,
-    CompletionUsageCompletionTokensDetails,
-    CompletionUsagePromptTokensDetails,
-)
+from .completionusage import CompletionUsage, CompletionUsageCompletionTokensDetails, CompletionUsagePromptTokensDetails
 from .createcompletionrequest import CreateCompletionRequest
 from .createcompletionrequestmodel import CreateCompletionRequestModel
 from .createcompletionresponse import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...utils.model import Model
+from ..._core.model import Model
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

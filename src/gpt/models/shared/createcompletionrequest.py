@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...utils.model import Model
+from ..._core.model import Model
 from .completionstreamoptions import CompletionStreamOptions
 from .createcompletionrequestmodel import CreateCompletionRequestModel
 

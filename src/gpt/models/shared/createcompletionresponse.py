@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ...utils.model import Model
+from ..._core.model import Model
 from .completionusage import CompletionUsage
 
 

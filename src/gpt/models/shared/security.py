@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...utils.model import Model
+from ..._core.model import Model
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

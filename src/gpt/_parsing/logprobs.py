@@ -1,0 +1,124 @@
+"""The tokens of a choice in one form, whichever of the two forms of log-probabilities the server sent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.shared.createcompletionresponse import (
+    CreateCompletionResponseChoices,
+    CreateCompletionResponseChoicesLogprobs,
+)
+
+_OPENAI_BYTES = re.compile(r"bytes:((?:\\x[0-9a-fA-F]{2})+)")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have stood at a position."""
+
+    text: str
+    logprob: float | None
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a choice."""
+
+    text: str
+    """The token as the server wrote it; part of a character may be `""`, `"\\ufffd"` or `"bytes:\\\\xe2"`."""
+
+    logprob: float | None
+    """Its log-probability, as it came; `None` when it is null, NaN or no number."""
+
+    alternatives: tuple[Alternative, ...] = ()
+    """The likeliest tokens at its position, the likeliest first; most servers list the token itself among them."""
+
+    offset: int | None = None
+    """Where it begins in the text, as the server says; `None` when it does not (SGLang sends -1)."""
+
+    raw: bytes | None = None
+    """Its bytes, where the server tells them; they need not be whole characters."""
+
+
+def read_tokens(choice: CreateCompletionResponseChoices) -> list[Token]:
+    """List the tokens of a choice; empty when the server sent none. Never raises, whatever the lists hold."""
+    logprobs = choice.logprobs
+    if not isinstance(logprobs, CreateCompletionResponseChoicesLogprobs):
+        return []
+    if isinstance(logprobs.content, list):
+        return [_read_chat_token(entry) for entry in logprobs.content]
+    return list(_read_lists(logprobs))
+
+
+def _read_lists(logprobs: CreateCompletionResponseChoicesLogprobs) -> Iterator[Token]:
+    tokens: Any = logprobs.tokens
+    for position, text in enumerate(tokens if isinstance(tokens, list) else ()):
+        offset = _at(logprobs.text_offset, position)
+        yield Token(
+            text=str(text),
+            logprob=_number(_at(logprobs.token_logprobs, position)),
+            alternatives=_sorted(_read_map(_at(logprobs.top_logprobs, position))),
+            offset=offset if type(offset) is int and offset >= 0 else None,
+            raw=_openai_bytes(str(text)),
+        )
+
+
+def _read_map(entry: Any) -> Iterator[Alternative]:
+    for text, logprob in entry.items() if isinstance(entry, Mapping) else ():
+        yield Alternative(str(text), _number(logprob), _openai_bytes(str(text)))
+
+
+def _read_chat_token(entry: Any) -> Token:
+    fields = entry if isinstance(entry, Mapping) else {}
+    top = fields.get("top_logprobs") or fields.get("top_probs")
+    others = (
+        (_read_chat_alternative(each) for each in top if isinstance(each, Mapping)) if isinstance(top, list) else ()
+    )
+    own = _read_chat_alternative(fields)
+    return Token(own.text, own.logprob, _sorted(others), None, own.raw)
+
+
+def _read_chat_alternative(fields: Mapping[str, Any]) -> Alternative:
+    text = fields.get("token")
+    if not isinstance(text, str):
+        text = f"token {fields['id']}" if "id" in fields else ""
+    logprob = _number(fields.get("logprob"))
+    # llama.cpp with post_sampling_probs sends probabilities instead.
+    if logprob is None and (probability := _number(fields.get("prob"))) is not None:
+        logprob = math.log(probability) if probability > 0 else -math.inf
+    return Alternative(text, logprob, _chat_bytes(fields.get("bytes")))
+
+
+def _sorted(alternatives: Any) -> tuple[Alternative, ...]:
+    return tuple(
+        sorted(alternatives, key=lambda each: -math.inf if each.logprob is None else each.logprob, reverse=True)
+    )
+
+
+def _at(values: Any, position: int) -> Any:
+    return values[position] if isinstance(values, list) and position < len(values) else None
+
+
+def _number(value: Any) -> float | None:
+    if type(value) not in (int, float):
+        return None
+    try:
+        return None if math.isnan(value) else float(value)
+    except OverflowError:
+        return None
+
+
+def _chat_bytes(value: Any) -> bytes | None:
+    if isinstance(value, list) and all(type(byte) is int and 0 <= byte < 256 for byte in value):
+        return bytes(value)
+    return None
+
+
+def _openai_bytes(text: str) -> bytes | None:
+    match = _OPENAI_BYTES.fullmatch(text)
+    return bytes.fromhex(match[1].replace("\\x", "")) if match else None

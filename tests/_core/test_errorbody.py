@@ -1,0 +1,302 @@
+"""Error answers of every server: the class, what the message says, and the details on the exception."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt._core.errorbody import read_error
+from gpt.models import errors
+from gpt.models.errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+    SDKError,
+    UnprocessableEntityError,
+)
+from tests.support.client import ONCE, ask, make, request
+from tests.support.fixtures import ErrorSample, error_samples, vllm, vllm_names
+from tests.support.http_server import Answer, ScriptedServer, json_answer
+
+W40 = error_samples()
+
+# Of each sample: its class, what its message says, code, type, param.
+EXPECTED: list[tuple[type[SDKError], str, Any, str | None, str | None]] = [
+    (AuthenticationError, "Incorrect API key provided", "invalid_api_key", "invalid_request_error", None),
+    (AuthenticationError, ": Unauthorized;", None, None, None),
+    (AuthenticationError, "Invalid API key", None, None, None),
+    (AuthenticationError, "an error without a message", "invalid_api_key", "invalid_request_error", None),
+    (AuthenticationError, "Unauthorized. Access token is missing", 401, None, None),
+    (AuthenticationError, "Access denied", "401", None, None),
+    (AuthenticationError, "no explanation", None, None, None),
+    (BadRequestError, "too long", 400, "BadRequestError", None),
+    (BadRequestError, "exceeds context", 400, "exceed_context_size_error", None),
+    (BadRequestError, ": m (code 40301)", 40301, None, None),
+    (APIStatusError, "Insufficient credits (code 402); the account has no credit left", 402, None, None),
+    (NotFoundError, ": Not Found; check the model's name and the server URL", None, None, None),
+    (NotFoundError, ": Not Found; check the model's name and the server URL", None, None, None),
+    (UnprocessableEntityError, "body.prompt: Field required", None, None, None),
+    (UnprocessableEntityError, "body.seed: Extra inputs are not permitted", None, "invalid_request_error", None),
+    (UnprocessableEntityError, "Input validation error", None, "validation", None),
+    (UnprocessableEntityError, "Failed to deserialize the JSON body into the target type: stop", None, None, None),
+    (APIStatusError, "Request failed during generation", None, "generation", None),
+    (RateLimitError, "Model is overloaded", None, "overloaded", None),
+    (RateLimitError, "the quota is used up", "insufficient_quota", "insufficient_quota", None),
+    (RateLimitError, "Rate limit", "429", None, None),
+    (RateLimitError, "Rate limit", "rate_limit_exceeded", "requests", None),
+    (RateLimitError, "Rate limit", "rate_limit_exceeded", "requests", None),
+    (RateLimitError, "Rate limit", "rate_limit_exceeded", "requests", None),
+    (RateLimitError, "the server asks to wait 86400 s, longer than the 120 s", "rate_limit_exceeded", "requests", None),
+    (InternalServerError, "an error without a message", None, "internal_server_error", None),
+    (InternalServerError, "an HTML page: api.openai.com | 502: Bad gateway", None, None, None),
+    (InternalServerError, "Bad gateway. (type cf_bad_gateway, code 502)", 502, "cf_bad_gateway", None),
+    (InternalServerError, "The model is currently scaling. Please try again later.", None, None, None),
+    (InternalServerError, "Loading model", 503, "unavailable_error", None),
+    (InternalServerError, "an HTML page: 520: Web server is returning an unknown error", None, None, None),
+    (InternalServerError, "error code: 524", None, None, None),
+    (InternalServerError, "Provider overloaded", 529, None, None),
+]
+
+
+def refuse(answer: Answer, **options: Any) -> SDKError:
+    """Ask a server that says no, once, and give the error."""
+    with ScriptedServer() as server:
+        server.reply(answer)
+        with make(server.url, retry_config=ONCE, **options) as s, pytest.raises(SDKError) as caught:
+            ask(s)
+        server.wait_open(0)
+    return caught.value
+
+
+@pytest.mark.parametrize("number", range(len(W40)), ids=lambda n: f"{n}-{W40[n].status}-{W40[n].note[:30]}")
+def test_w40(number: int) -> None:
+    """Every sample raises its class, says what it says, and keeps code, type, param and body."""
+    sample, (kind, said, code, type_, param) = W40[number], EXPECTED[number]
+    error = refuse(sample.answer())
+    assert type(error) is kind
+    assert said in str(error)
+    assert (error.code, error.type, error.param) == (code, type_, param)
+    assert (error.status_code, error.body) == (sample.status, sample.body)
+    assert error.message.startswith(f"{sample.status} ")
+    assert "None" not in error.message
+
+
+def test_every_sample_has_an_expectation() -> None:
+    """No sample is left out."""
+    assert len(EXPECTED) == len(W40) == 33
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("37.412345", 37.412345),
+        ("86400", 86400.0),
+        ("soon", None),
+        ("-1", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+    ],
+)
+def test_retry_after_is_on_the_error(header: str, seconds: float | None) -> None:
+    """What the server asks to wait can be read, if it makes sense."""
+    assert refuse(json_answer({"error": "busy"}, 429, retry_after=header)).retry_after == seconds
+
+
+@pytest.mark.parametrize("name", [name for name in vllm_names() if name.startswith("error_")])
+def test_recorded_errors(name: str) -> None:
+    """vLLM's own errors: message, type, code and the blamed field."""
+    recorded = vllm(name)
+    said = json.loads(recorded.body)["error"]
+    error = refuse(recorded.answer())
+    assert type(error) is (NotFoundError if recorded.status == 404 else BadRequestError)
+    assert " ".join(said["message"].split())[:80] in error.message
+    assert (error.code, error.type, error.param) == (said["code"], said["type"], said["param"])
+    assert (said["param"] is None) or f"param {said['param']}" in error.message
+
+
+CLASSES = {400: "BadRequestError", 401: "AuthenticationError", 403: "PermissionDeniedError", 404: "NotFoundError"}
+CLASSES |= {409: "ConflictError", 422: "UnprocessableEntityError", 429: "RateLimitError"}
+CLASSES |= dict.fromkeys([402, 405, 408, 413, 418, 424, 451, 499, 302, 304, 307], "APIStatusError")
+CLASSES |= dict.fromkeys([500, 501, 502, 503, 504, 520, 524, 529, 599, 999], "InternalServerError")
+
+
+@pytest.mark.parametrize(("status", "name"), CLASSES.items())
+def test_the_status_alone_picks_the_class(status: int, name: str) -> None:
+    """Whatever the body claims, the status decides."""
+    body = {"error": {"message": "m", "code": 418, "type": "invalid_request_error"}}
+    error = refuse(json_answer(body, status))
+    assert (type(error), error.status_code) == (getattr(errors, name), status)
+    assert isinstance(error, APIStatusError)
+
+
+@pytest.mark.parametrize(
+    "header", ["x-request-id", "X-Request-ID", "apim-request-id", "x-litellm-call-id", "x-generation-id", "request-id"]
+)
+def test_request_ids(header: str) -> None:
+    """Each server's header for the request's name is read, and shown in the message."""
+    error = refuse(json_answer({"error": "m"}, 400, headers={header: "req-7"}))
+    assert error.request_id == "req-7"
+    assert "(request id req-7)" in error.message
+    assert error.headers[header.upper()] == "req-7"
+
+
+def test_the_first_request_id_counts() -> None:
+    """A gateway's id does not hide OpenAI's, and an empty one is none."""
+    headers = {"x-litellm-call-id": "second", "x-request-id": "first"}
+    assert refuse(json_answer({}, 400, headers=headers)).request_id == "first"
+    assert refuse(json_answer({}, 400, headers={**headers, "x-request-id": ""})).request_id == "second"
+    assert refuse(json_answer({}, 400)).request_id is None
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://other.example/v1/completions?key=x", "points to https://other.example/v1/completions: server_url="),
+        ("https://u:p@other.example/v1", "server_url='https://other.example/v1' goes there directly"),
+        ("/v2/completions", "the server points to /v2/completions"),
+        ("", "the server names no other place"),
+    ],
+)
+def test_redirects_are_errors(location: str, said: str) -> None:
+    """A redirect is not followed; its target is named, without its secrets."""
+    error = refuse(Answer(307, {"location": location} if location else ()))
+    assert (type(error), error.status_code) == (APIStatusError, 307)
+    assert said in error.message
+    assert error.headers.get("Location", "") == location
+    assert "key=x" not in error.message
+    assert "u:p" not in error.message
+
+
+BODIES = [
+    (b"<html><body><h1>Oops</h1> it\n broke</body></html>", "an HTML page: Oops it broke"),
+    (b"\n<!doctype html><TITLE lang=en>\n Bad\n gateway </TITLE>", "an HTML page: Bad gateway"),
+    (b'<?xml version="1.0"?><Error><Code>X</Code></Error>', "an HTML page: X"),
+    (b"  \n ", "no explanation"),
+    (b"", "no explanation"),
+    (b"{broken", "{broken"),
+    (b"\xff\xfe\x00", "\ufffd\ufffd\ufffd"),
+    (b'{"error":{"message":"a\\n\\tb\\u001b[31m\\ud800"}}', "a b\ufffd[31m\ufffd"),
+    (b'{"error":{"message":{"detail":[{"msg":"m","loc":["body",3]}]}}}', "body.3: m"),
+    (b'{"errors":[{"code":7003,"message":"no route"},{"message":"b"}]}', "no route; b"),
+    (b'[{"error":{"message":"a list","code":400,"status":"INVALID"}}]', "a list (code 400)"),
+    (b'{"title":"T","detail":"D","status":400}', "D (code 400)"),
+    (b'{"Message":"M"}', "M"),
+    (b'{"foo":{"bar":1}}', '{"foo":{"bar":1}}'),
+    (b'{"error":{}}', '{"error":{}}'),
+    (b'{"error":false}', "false"),
+    (b'{"error":{"message":NaN}}', "NaN"),
+    (b"{}", "an error without a message"),
+    (b"null", "an error without a message"),
+    (b'""', "an error without a message"),
+    (b"[]", "an error without a message"),
+    (b"5", "5"),
+    (b"[" * 900 + b"]" * 900, "(nested too deep to show)"),
+    (b'{"message":' * 900 + b"1" + b"}" * 900, "(nested too deep to show)"),
+    (b"[" * 100_000, "[" * 400),
+    (b'{"error":{"message":"' + b"x" * 2_000_000 + b'"}}', "x" * 400),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), BODIES, ids=[repr(body[:40]) for body, _ in BODIES])
+def test_odd_bodies(body: bytes, said: str) -> None:
+    """Anything at all gives a short readable line."""
+    error = refuse(json_answer(body, 400))
+    assert type(error) is BadRequestError
+    assert said in error.message
+    assert len(error.message) < 700
+    assert error.message.isprintable()
+
+
+def test_a_huge_error_body_is_not_read_to_its_end() -> None:
+    """An error that never stops is cut; its beginning is kept."""
+    error = refuse(Answer(500, {"content-type": "text/plain"}, framing="chunked", chunks=[b"x" * 100_000] * 50))
+    assert type(error) is InternalServerError
+    assert 0 < len(error.body) <= 1024 * 1024
+
+
+@pytest.mark.parametrize("cut", [True, "fin"])
+def test_an_error_body_that_is_cut_short(cut: Any) -> None:
+    """The status counts even when its explanation does not arrive whole."""
+    error = refuse(json_answer(b'{"error":{"message":"half', 400, cut=cut))
+    assert type(error) is BadRequestError
+
+
+def test_a_gzipped_error() -> None:
+    """Errors may be compressed."""
+    assert "packed" in refuse(Answer(400, (), b'{"error":"packed"}', gzip=True)).message
+
+
+def test_header_values_are_shown_clean() -> None:
+    """What a server puts into headers cannot paint the terminal or fill the log."""
+    headers = {"x-request-id": "a\x9b31m" + "b" * 500, "location": "http://x/\x9b" + "c" * 2000}
+    error = refuse(Answer(302, headers))
+    assert error.message.isprintable()
+    assert len(error.message) < 2000
+
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "detail", "msg", "loc", "code", "type", "param", "errors", "status"])
+            | st.text(max_size=3),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    with ScriptedServer() as server:
+        yield server
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(JSON_VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.integers(400, 599))
+def test_any_body_gives_a_typed_error(server: ScriptedServer, body: bytes, status: int) -> None:
+    """Any JSON value, and any bytes, as an error: its class, a readable message, details of the right types."""
+    server.answer_with(lambda _: json_answer(body, status))
+    with make(server.url, retry_config=ONCE) as s, pytest.raises(APIStatusError) as caught:
+        ask(s)
+    _is_readable(caught.value, status)
+
+
+@settings(max_examples=150, deadline=None)
+@given(JSON_VALUES)
+def test_any_json_error_with_status_200(server: ScriptedServer, value: Any) -> None:
+    """Any JSON value as `error` in an answer of success is raised, or refused as no completion."""
+    server.answer_with(lambda _: json_answer({"error": value, "choices": None}))
+    with make(server.url, retry_config=ONCE) as s, pytest.raises(SDKError) as caught:
+        s.completions.create_completion(request())
+    _is_readable(caught.value, None)
+
+
+def _is_readable(error: SDKError, status: int | None) -> None:
+    assert status is None or error.status_code == status
+    assert len(error.message.split(": ", 1)[-1]) > 0
+    assert error.message.isprintable()
+    assert len(error.message) < 1200
+    assert error.code is None or isinstance(error.code, str | int)
+    assert all(part is None or (isinstance(part, str) and part) for part in (error.type, error.param))
+
+
+@given(JSON_VALUES)
+def test_reading_errors_never_fails(value: Any) -> None:
+    """The reader takes any text."""
+    for text in (json.dumps(value), json.dumps(value)[:-1], json.dumps({"error": value})):
+        assert isinstance(read_error(text).message, str)
+
+
+def test_samples_are_what_they_say() -> None:
+    """The samples load as their type."""
+    assert all(isinstance(sample, ErrorSample) for sample in W40)

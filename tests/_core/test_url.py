@@ -1,0 +1,144 @@
+"""Server URLs as pure functions: normalised, joined, filled, shown without secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt._core import url
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://a.example/v1", "https://a.example/v1"),
+        ("https://a.example/v1/", "https://a.example/v1"),
+        ("  https://a.example/v1 \n", "https://a.example/v1"),
+        ("https://a.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("HTTP://a.example:8080/v1", "http://a.example:8080/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("https://a.example/openai/?api-version=1", "https://a.example/openai?api-version=1"),
+        ("https://a.example/v1#part", "https://a.example/v1"),
+        ("https://a.example/a%2Fb/v1", "https://a.example/a%2Fb/v1"),
+    ],
+)
+def test_a_base_is_normalised(given: str, expected: str) -> None:
+    """White space and one trailing slash go, a query and escapes stay."""
+    assert url.check_base(given) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "   ", "localhost:8000/v1", "//a.example/v1", "/v1", "https://", "https:///v1", "ftp://a.example", "v1"],
+)
+def test_a_base_needs_scheme_and_host(given: str) -> None:
+    """The message names the option and shows a URL that works."""
+    with pytest.raises(ValueError, match=r"^server_url: expected a URL such as https://api\.openai\.com/v1"):
+        url.check_base(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "http://a.example:port/v1",
+        "http://a.example:99999/v1",
+        "http://[::1/v1",
+        "http://a example/v1",
+        "http://user:hunter2/x@a.example/v1",
+        "http://user:hunter2@a℀.example/v1",
+        "http://a\x7fb/v1",
+    ],
+)
+def test_a_base_that_is_no_url(given: str) -> None:
+    """What no URL is an error that shows no part of a password."""
+    with pytest.raises(ValueError, match=r"^OPENAI_BASE_URL: ") as caught:
+        url.check_base(given, "OPENAI_BASE_URL")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_base_is_a_string() -> None:
+    """Bytes are refused with their type."""
+    with pytest.raises(TypeError, match="server_url: expected a string, got bytes"):
+        url.check_base(b"https://a.example")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("base", "query", "expected"),
+    [
+        ("https://a/v1", None, "https://a/v1/completions"),
+        ("https://a", None, "https://a/completions"),
+        ("https://a/v1?v=1", None, "https://a/v1/completions?v=1"),
+        ("https://a/v1?v=1", {"w": 2}, "https://a/v1/completions?v=1&w=2"),
+        ("https://a/v1?v=1&w=%2F", {"v": "2"}, "https://a/v1/completions?w=%2F&v=2"),
+        ("https://a/v1?v=1&v=2&w=3", {"v": None}, "https://a/v1/completions?w=3"),
+        ("https://a/v1", {"v": ["a", "b"]}, "https://a/v1/completions?v=a&v=b"),
+        ("https://a/v1", {"v": True, "w": 0, "x": ""}, "https://a/v1/completions?v=true&w=0&x="),
+        ("https://a/v1", {"v": "a b&c/é"}, "https://a/v1/completions?v=a+b%26c%2F%C3%A9"),
+        ("https://a/v1?a%20b=1", {"a b": "2"}, "https://a/v1/completions?a+b=2"),
+    ],
+)
+def test_join(base: str, query: Any, expected: str) -> None:
+    """The base's query stays as written; a call's parameter replaces the base's of that name, `None` removes it."""
+    assert url.join(base, "/completions", query) == expected
+
+
+@pytest.mark.parametrize("query", ["a=b", [("a", "b")], 3])
+def test_a_query_is_a_mapping(query: Any) -> None:
+    """Anything but a mapping is a TypeError that names the option."""
+    with pytest.raises(TypeError, match="query: expected a mapping"):
+        url.join("https://a/v1", "/completions", query)
+
+
+def test_fill() -> None:
+    """Every `{name}` is replaced; one without a value is named."""
+    template = "https://{resource}.example/{deployment}/{resource}"
+    assert url.fill(template, {"resource": "r", "deployment": "d"}) == "https://r.example/d/r"
+    with pytest.raises(ValueError, match=r"server_url: no value for \{deployment\} in url_params"):
+        url.fill(template, {"resource": "r"})
+    assert url.fill("https://a/v1", {"unused": "x"}) == "https://a/v1"
+
+
+@pytest.mark.parametrize(
+    ("given", "bare", "userinfo"),
+    [
+        ("https://a/v1", "https://a/v1", None),
+        ("https://u:p@a:1/v1?q=1", "https://a:1/v1?q=1", ("u", "p")),
+        ("https://u@a/v1", "https://a/v1", ("u", "")),
+        ("https://u%40x:p%2F%3A@a/v1", "https://a/v1", ("u@x", "p/:")),
+        ("https://u:a+b@a/v1", "https://a/v1", ("u", "a+b")),
+    ],
+)
+def test_userinfo_is_taken_out(given: str, bare: str, userinfo: tuple[str, str] | None) -> None:
+    """User and password leave the URL, decoded; a plus stays a plus there."""
+    assert url.split_userinfo(given) == (bare, userinfo)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://u:hunter2@a:1/v1?key=hunter2#hunter2", "https://a:1/v1"),
+        ("/elsewhere?key=hunter2", "/elsewhere"),
+        ("u:hunter2@a/v1", "a/v1"),
+        ("http://[", "(not a URL)"),
+        ("", ""),
+    ],
+)
+def test_redact(given: str, shown: str) -> None:
+    """Scheme, host and path are shown and nothing else."""
+    assert url.redact(given) == shown
+
+
+@given(st.text())
+def test_no_text_breaks_the_functions(text: str) -> None:
+    """Any text is shown, and is a base URL or a ValueError."""
+    assert isinstance(url.redact(text), str)
+    for candidate in (text, f"http://{text}", f"http://a/{text}"):
+        try:
+            base = url.check_base(candidate)
+        except ValueError:
+            continue
+        assert url.join(base, "/completions", {"q": text}).startswith(("http://", "https://"))

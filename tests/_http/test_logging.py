@@ -1,0 +1,103 @@
+"""What the logger `gpt` says, and what it never says."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gpt.models import errors, shared
+from tests.support.client import OK, ask, make, silent_server, stream_text
+from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+
+LINE = re.compile(r"POST http://127\.0\.0\.1:\d+/v1/completions (\S+) in \d+ ms \(request id (\S+), attempt (\d+)\)")
+
+
+def ours(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    """Give the messages of our logger at one level."""
+    return [record.getMessage() for record in caplog.records if record.name == "gpt" and record.levelno == level]
+
+
+def test_one_line_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """INFO has method, host and path, status, time, request id and number of each attempt, and the wait between."""
+    caplog.set_level(logging.INFO)
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer({}, 503, x_request_id="req-1"), json_answer(OK.body, x_request_id="req-2"))
+        ask(s)
+    first, between, second = ours(caplog)
+    assert LINE.fullmatch(first).groups() == ("503", "req-1", "1")  # type: ignore[union-attr]
+    assert LINE.fullmatch(second).groups() == ("200", "req-2", "2")  # type: ignore[union-attr]
+    assert re.fullmatch(r"Retrying request in 0\.00\d s \(retry 1\): http://\S+/v1/completions", between)
+
+
+def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
+    """DEBUG has the number of bytes sent and announced."""
+    caplog.set_level(logging.DEBUG, "gpt")
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK, sse_answer({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}))
+        ask(s)
+        stream_text(s)
+        sent = [len(received.body) for received in server.requests]
+    assert ours(caplog, logging.DEBUG) == [
+        f"sent {sent[0]} bytes; answer of {len(OK.body)} bytes",
+        f"sent {sent[1]} bytes; answer of unknown bytes",
+    ]
+
+
+def test_attempts_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """A failed attempt's line names the class of its error; one that the deadline ended has its line, too."""
+    caplog.set_level(logging.INFO, "gpt")
+    with silent_server() as server, make(server.url, timeout=0.05) as s:
+        for options in ({}, {"deadline": 0.05}):
+            with pytest.raises(errors.APITimeoutError):
+                ask(s, **options)
+        server.refuse()
+        with pytest.raises(errors.APIConnectionError):
+            ask(s)
+    outcomes = [match.group(1) for line in ours(caplog) if (match := LINE.fullmatch(line))]
+    assert outcomes == ["APITimeoutError"] * 2 + ["APIConnectionError"] * 3
+
+
+def test_nothing_above_info(caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are raised, not shouted: no warning and no error is logged by us."""
+    caplog.set_level(logging.WARNING)
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer({}, 500))
+        with pytest.raises(errors.InternalServerError):
+            ask(s)
+    assert [record for record in caplog.records if record.name.startswith("gpt")] == []
+
+
+def test_url_parts_that_may_be_secret_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """User, password and query of the URL are in no message and no argument of ours."""
+    caplog.set_level(logging.DEBUG, "gpt")
+    with ScriptedServer() as server:
+        url = server.url.replace("://", "://me:hidden@") + "?key=hidden"
+        with make(url, security=shared.Security(api_key_auth="hidden"), http_headers={"X-A": "hidden"}) as s:
+            server.reply(json_answer({"error": "hidden"}, 500), OK)
+            ask(s, query={"more": "hidden"})
+    lines = [f"{record.getMessage()} {record.args} {record.msg}" for record in caplog.records if record.name == "gpt"]
+    assert len(lines) == 5
+    assert "hidden" not in "".join(lines)
+
+
+def test_logging_is_not_configured() -> None:
+    """Importing and using the package adds no handler, sets no level and prints nothing."""
+    code = (
+        "import logging, gpt\n"
+        "from gpt.models import errors, shared\n"
+        "from gpt.utils import RetryConfig\n"
+        "s = gpt.Gpt(server_url='http://127.0.0.1:9/v1', retry_config=RetryConfig('none'))\n"
+        "try:\n"
+        "    s.completions.create_completion(shared.CreateCompletionRequest(model='m', prompt='p'))\n"
+        "except errors.APIConnectionError:\n"
+        "    pass\n"
+        "assert logging.root.handlers == [] and logging.root.level == logging.WARNING\n"
+        "assert logging.getLogger('gpt').handlers == [] and logging.getLogger('gpt').level == logging.NOTSET\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

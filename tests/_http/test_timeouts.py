@@ -1,0 +1,189 @@
+"""Time limits for connecting and for each read."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt._core.deadline import Deadline, parse_timeout
+from gpt.models import errors
+from tests.support.client import COMPLETION, OK, ONCE, ask, make, request, silent_server, text
+from tests.support.http_server import Answer, ScriptedServer, sse_answer
+from tests.support.raw_server import RawServer, read_request
+
+CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
+
+
+@pytest.fixture
+def silent() -> Iterator[RawServer]:
+    """Give a server that takes requests and says nothing."""
+    with silent_server() as server:
+        yield server
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """Give the URL of a server whose backlog is full, so that connecting takes for ever."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_late_answer(silent: RawServer, own: bool) -> None:
+    """A server that takes longer than the read timeout is an APITimeoutError that names it and the option."""
+    client = None if own else requests.Session()
+    with make(silent.url, timeout=(5, 0.1), client=client) as s, pytest.raises(errors.APITimeoutError) as caught:
+        ask(s)
+    assert str(caught.value).startswith(f"127.0.0.1:{silent.port} did not send an answer in time")
+    assert str(caught.value).endswith("see timeout=")
+    assert isinstance(caught.value, errors.APIConnectionError)
+    assert isinstance(caught.value.__cause__, requests.ReadTimeout)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_connecting_takes_too_long(full: str, own: bool) -> None:
+    """A connection that is not made in time is an APITimeoutError that says so."""
+    client = None if own else requests.Session()
+    s = make(full, timeout=(0.1, 5), client=client, retry_config=ONCE)
+    with pytest.raises(errors.APITimeoutError, match=r"could not connect to 127\.0\.0\.1:\d+ in time") as caught:
+        ask(s)
+    assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
+
+
+def test_a_call_may_have_a_timeout_of_its_own(silent: RawServer) -> None:
+    """The call's timeout wins over the client's, for that call."""
+    with make(silent.url, timeout=30) as s, pytest.raises(errors.APITimeoutError):
+        ask(s, timeout=0.1)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_body_that_stops(framing: str, own: bool) -> None:
+    """A body that is not continued in time is an APITimeoutError with the answer's status, under any framing."""
+    head = {"length": b"Content-Length: 9", "chunked": b"Transfer-Encoding: chunked", "close": b"Connection: close"}
+
+    def stop_in_the_body(conn: socket.socket, _: int) -> None:
+        read_request(conn)
+        conn.sendall(
+            b"HTTP/1.1 200 OK\r\n" + head[framing] + b"\r\n\r\n" + (b"1\r\n{\r\n" if framing == "chunked" else b"{")
+        )
+        server.stall(conn)
+
+    client = None if own else requests.Session()
+    with RawServer(stop_in_the_body) as server, make(server.url, timeout=0.1, client=client) as s:
+        with pytest.raises(errors.APITimeoutError, match="did not send the rest of its answer in time") as caught:
+            ask(s)
+        assert caught.value.status_code == 200
+        server.wait_closed(1)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_stream_that_stops(own: bool) -> None:
+    """A silence between events is an APITimeoutError with what had come; the connection is closed."""
+    client = None if own else requests.Session()
+    with ScriptedServer() as server, make(server.url, timeout=0.1, client=client) as s:
+        server.reply(sse_answer(CHUNK, threading.Event()))
+        with pytest.raises(errors.APITimeoutError) as caught:
+            for _ in s.completions.stream_completion(request()):
+                pass
+        assert caught.value.partial is not None
+        assert caught.value.partial.choices[0].text == "a"
+        server.wait_closed(1)
+
+
+def test_progress_resets_the_read_timeout() -> None:
+    """Comments that keep a slow stream alive count as progress: the timeout is per read, not in total."""
+
+    def drip(conn: socket.socket, _: int) -> None:
+        read_request(conn)
+        conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        server.drip(conn, b":\n", interval=0.02, limit=50)
+        conn.sendall(b"data: " + OK.body + b"\n\ndata: [DONE]\n\n")
+
+    with RawServer(drip) as server, make(server.url, timeout=0.6) as s:
+        assert s.completions.stream_completion(request()).collect().choices[0].text == " ok"
+
+
+def test_an_error_body_that_stops_is_still_the_error() -> None:
+    """The status is known, so it is raised, with what came of the body."""
+    with ScriptedServer() as server, make(server.url, timeout=0.1, retry_config=ONCE) as s:
+        server.reply(Answer(500, chunks=[b"half of", threading.Event()], framing="chunked"))
+        with pytest.raises(errors.InternalServerError, match="half of") as caught:
+            ask(s)
+        assert caught.value.body == "half of"
+        server.wait_closed(1)
+
+
+def test_no_timeout_is_possible() -> None:
+    """`None` waits for as long as it takes, in whole or in part."""
+    with ScriptedServer() as server:
+        server.reply(OK)
+        for timeout in (None, (None, 5), (5, None)):
+            with make(server.url, timeout=timeout) as s:
+                assert text(ask(s)) == " ok"
+        with make(server.url, timeout=5) as s:
+            assert text(ask(s, timeout=None)) == " ok"
+
+
+def test_a_used_connection_forgets_old_timeouts() -> None:
+    """A short timeout or deadline of one call does not hang on to the connection for the next."""
+    gate = threading.Event()
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK, OK, Answer(200, chunks=[OK.body[:5], gate, OK.body[5:]], framing="chunked"))
+        ask(s, timeout=0.3)
+        ask(s, deadline=0.3)
+        timer = threading.Timer(0.5, gate.set)
+        timer.start()
+        assert text(ask(s, timeout=None)) == " ok"
+        timer.join()
+        assert server.connections == 1
+    assert COMPLETION["choices"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(5, (5.0, 5.0)), (0.5, (0.5, 0.5)), (None, (None, None)), ((1, None), (1.0, None)), ((None, 2), (None, 2.0))],
+)
+def test_parse_timeout(given: object, expected: tuple[float | None, float | None]) -> None:
+    """A number stands for both limits, a pair for each."""
+    assert parse_timeout(given) == expected
+
+
+@given(st.floats(0.001, 1e6), st.lists(st.floats(0, 100), max_size=20))
+def test_a_deadline_counts_down(seconds: float, steps: list[float]) -> None:
+    """What remains never grows, never falls below zero, and caps every time limit."""
+    now = [0.0]
+    deadline = Deadline(seconds, clock=lambda: now[0])
+    before = deadline.remaining()
+    for step in steps:
+        now[0] += step
+        left = deadline.remaining()
+        assert 0 <= left <= before
+        assert deadline.expired == (left == 0)
+        assert deadline.cap(None) == left
+        assert deadline.cap(0.5) == min(0.5, left)
+        before = left
+
+
+def test_a_deadline_can_be_brought_forward() -> None:
+    """`shorten` moves the end to the given distance, and never away."""
+    now = [0.0]
+    deadline = Deadline(10, clock=lambda: now[0])
+    deadline.shorten(4)
+    assert deadline.remaining() == 4
+    deadline.shorten(8)
+    assert deadline.remaining() == 4

@@ -1,0 +1,82 @@
+"""What tracebacks with locals, messages and our log show of secrets and of what servers write into headers."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import pytest
+
+import gpt
+from gpt.models import errors, shared
+from tests.support.client import COMPLETION, ask, make, stream_text
+from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"hooks": 3}, {"http_headers": 5}, {"server_url": b"x"}], ids=str)
+def test_a_refused_option_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    """A traceback with locals of a client that could not be made is printed, without the environment's key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    with pytest.raises((TypeError, ValueError)) as caught:
+        gpt.Gpt(**options)
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []
+
+
+def test_a_refused_environment_key_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same when it is the key itself that is refused."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk\x07hidden")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
+        gpt.Gpt()
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    shown = [name for frame in frames[1:] for name, value in (frame.locals or {}).items() if "hidden" in value]
+    assert shown == []
+
+
+def test_a_password_that_cannot_be_sent() -> None:
+    """User and password of a URL are checked with it, by name, and not shown."""
+    with pytest.raises(ValueError, match=r"^server_url: its user or password has") as caught:
+        gpt.Gpt(server_url="http://me:%D1%85idden@localhost:1/v1")
+    assert "idden" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "api-key"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        json_answer({"error": {"message": "m", "code": "sk-hidden"}}),
+        json_answer(b"<p>sk-hidden</p>"),
+        sse_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        sse_answer(b"data: sk-hidden\n\n"),
+    ],
+    ids=["error", "code", "page", "event", "no event"],
+)
+def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(answer: Answer, header: str) -> None:
+    """An answer of success that repeats the key does not get it into our message, either."""
+    key = shared.Security(api_key_auth="sk-hidden", header=header)
+    with ScriptedServer() as server, make(server.url, security=key) as s:
+        server.reply(answer)
+        with pytest.raises(errors.SDKError, match=r"\*\*\*") as caught:
+            stream_text(s) if "event-stream" in str(answer.headers) else ask(s)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What a server puts into its header is one short printable word in our log, too."""
+    caplog.set_level("INFO", "gpt")
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer(COMPLETION, x_request_id="a\x9b31m" + "b" * 500))
+        ask(s)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "gpt"]
+    assert line.isprintable()
+    assert len(line) < 250
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"deadline": 0}, {"retries": None}, {"http_headers": 5}], ids=str)
+def test_a_refused_option_of_a_call_shows_no_password(options: dict[str, Any]) -> None:
+    """A traceback with locals of a call that could not begin has no part of the server's address."""
+    with make("http://me:hidden@127.0.0.1:9/v1?key=hidden") as s, pytest.raises((TypeError, ValueError)) as caught:
+        ask(s, **options)
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []

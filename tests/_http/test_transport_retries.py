@@ -1,0 +1,319 @@
+"""Retries against real servers: what is asked again, how often, and what is left open."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+import requests
+
+import gpt
+from gpt.models import errors, shared
+from gpt.utils import BackoffStrategy, RetryConfig
+from tests.support.client import (
+    COMPLETION,
+    OK,
+    ONCE,
+    QUICK,
+    STREAM,
+    ask,
+    make,
+    request,
+    silent_server,
+    stream_text,
+    text,
+)
+from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.raw_server import RawServer, read_request, reset
+
+BUSY = json_answer({"error": {"message": "busy"}}, 503)
+PATIENT = RetryConfig(backoff=QUICK.backoff, max_retries=4)
+RAW_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(OK.body), OK.body)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+@pytest.mark.parametrize("stream", [False, True])
+def test_retries_taken(failures: int, stream: bool) -> None:
+    """An answer says how many attempts failed before it; each attempt has the same body on the same connection."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(*[BUSY] * failures, STREAM if stream else OK)
+        answer = s.completions.create_completion(request(stream=stream))
+        assert answer.retries_taken == failures
+        assert len({sent.body for sent in server.requests}) == 1
+        assert len(server.requests) == failures + 1
+
+
+def test_two_retries_are_the_default() -> None:
+    """The third failure is the caller's; its error is the last answer's."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(BUSY, BUSY, json_answer({"error": "last"}, 500), OK)
+        with pytest.raises(errors.InternalServerError, match="last") as caught:
+            ask(s)
+        assert caught.value.status_code == 500
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 529])
+def test_retried_statuses(status: int) -> None:
+    """A busy or broken server is asked again."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(status), OK)
+        assert text(ask(s)) == " ok"
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422, 424])
+def test_final_statuses(status: int) -> None:
+    """What would only fail again is asked once, whatever its `Retry-After` says."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(status, [("retry-after", "Zun, soon")]), OK)
+        with pytest.raises(errors.APIStatusError) as caught:
+            ask(s)
+        assert (caught.value.status_code, caught.value.retry_after) == (status, None)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("wish", ["true", "false"])
+def test_the_servers_wish(wish: str) -> None:
+    """`x-should-retry` turns a 400 into a retry and a 503 into none."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer({}, 400 if wish == "true" else 503, x_should_retry=wish), OK)
+        if wish == "true":
+            assert ask(s).retries_taken == 1
+        else:
+            with pytest.raises(errors.InternalServerError):
+                ask(s)
+            assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("field", ["code", "type"])
+def test_a_used_up_quota_is_not_retried(field: str) -> None:
+    """A 429 for money is final and says what to do."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer({"error": {"message": "quota", field: "insufficient_quota"}}, 429), OK)
+        with pytest.raises(errors.RateLimitError, match="check plan and billing"):
+            ask(s)
+        assert len(server.requests) == 1
+
+
+def date_in(seconds: int) -> str:
+    """Give the HTTP date so many seconds ahead."""
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    "header", [("retry-after", "121"), ("retry-after-ms", "120001"), ("retry-after", date_in(1000))]
+)
+def test_an_overlong_wait_is_the_callers(header: tuple[str, str]) -> None:
+    """Beyond 120 s the error comes at once and tells how long the server wants to be left alone."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(429, [header]), OK)
+        with pytest.raises(
+            errors.RateLimitError, match=r"the server asks to wait \d+ s, longer than the 120 s"
+        ) as caught:
+            ask(s)
+        assert caught.value.retry_after is not None
+        assert caught.value.retry_after > 120
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("header", [("retry-after", "120"), ("retry-after-ms", "120000")])
+def test_a_wait_within_the_bound_is_waited_for(header: tuple[str, str]) -> None:
+    """120 s are waited for: a deadline that is shorter makes the error come at once, one retry earlier."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(429, [header]), OK)
+        with pytest.raises(errors.RateLimitError) as caught:
+            ask(s, deadline=100)
+        assert "longer than" not in str(caught.value)
+        assert caught.value.retry_after == 120
+        assert len(server.requests) == 1
+
+
+def test_now_means_now() -> None:
+    """`retry-after-ms: 0` asks again at once, whatever the back-off and the other header say."""
+    slow = RetryConfig(backoff=BackoffStrategy(initial_interval=3_600_000, max_interval=3_600_000))
+    with ScriptedServer() as server, make(server.url, retry_config=slow) as s:
+        server.reply(json_answer({}, 429, retry_after="60", retry_after_ms="0"), OK)
+        assert ask(s).retries_taken == 1
+
+
+def test_no_retry_begins_after_the_elapsed_time() -> None:
+    """A wait that would end later than `max_elapsed_time` is not begun."""
+    config = RetryConfig(backoff=BackoffStrategy(initial_interval=500, max_elapsed_time=100))
+    with ScriptedServer() as server, make(server.url, retry_config=config) as s:
+        server.reply(BUSY, OK)
+        with pytest.raises(errors.InternalServerError):
+            ask(s)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("config", "attempts"), [(ONCE, 1), (RetryConfig(max_retries=0), 1), (PATIENT, 5)])
+def test_settings_of_client_and_call(config: RetryConfig, attempts: int) -> None:
+    """The client's settings hold for every call, a call's own for that one."""
+    with ScriptedServer() as server:
+        server.reply(BUSY)
+        for options, call in (({"retry_config": config}, {}), ({}, {"retries": config})):
+            before = len(server.requests)
+            with make(server.url, **options) as s, pytest.raises(errors.InternalServerError):
+                ask(s, **call)
+            assert len(server.requests) - before == attempts
+
+
+def test_retries_are_on_by_default() -> None:
+    """A client without settings asks again; the call's `UNSET` means the client's."""
+    with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
+        server.reply(json_answer({}, 500, retry_after_ms="1"), OK)
+        assert ask(s, retries=gpt.UNSET).retries_taken == 1
+
+
+# Failures without an answer
+
+
+def flaky(failures: int, fail: Any) -> Any:
+    """Give a handler that fails the first connections and answers the later ones."""
+
+    def handle(conn: socket.socket, number: int) -> None:
+        read_request(conn)
+        if number <= failures:
+            fail(conn)
+        else:
+            conn.sendall(RAW_OK)
+
+    return handle
+
+
+@pytest.mark.parametrize("fail", [reset, socket.socket.close], ids=["reset", "closed"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_connection_lost_before_the_answer_is_retried(fail: Any, own: bool) -> None:
+    """A reset or an end before the headers are there is asked again, on either session."""
+    with RawServer(flaky(2, fail)) as server:
+        s = make(server.url, client=None if own else requests.Session())
+        assert ask(s).retries_taken == 2
+
+
+def test_a_server_that_comes_back() -> None:
+    """Refused connections are retried until the server listens again."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        server.tcp.refuse()
+        with pytest.raises(errors.APIConnectionError, match=f"no answer from 127.0.0.1:{server.port}.*refused"):
+            ask(s)
+        waiting = RetryConfig(backoff=BackoffStrategy(100, 100), max_retries=100)
+        timer = threading.Timer(0.3, server.tcp.listen)
+        timer.start()
+        assert ask(s, retries=waiting).retries_taken > 0
+        timer.join()
+
+
+def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
+    """After the server dropped what was idle, the next call works, by a retry at most."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        ask(s)
+        server.drop()
+        assert text(ask(s)) == " ok"
+        assert len(server.requests) == 2
+
+
+def test_connection_errors_can_be_left_alone() -> None:
+    """`retry_connection_errors=False` asks once."""
+    config = RetryConfig(backoff=QUICK.backoff, retry_connection_errors=False)
+    with RawServer(flaky(1, reset)) as server, make(server.url, retry_config=config) as s:
+        with pytest.raises(errors.APIConnectionError):
+            ask(s)
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(("asked", "attempts"), [(False, 1), (True, 3)])
+def test_read_timeouts_are_retried_only_if_asked(asked: bool, attempts: int) -> None:
+    """A server that is late may be working, and billing: it is not asked again unless the caller says so."""
+    config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=asked)
+    with silent_server() as server:
+        with make(server.url, retry_config=config, timeout=0.1) as s, pytest.raises(errors.APITimeoutError):
+            ask(s)
+        assert server.connections == attempts
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"HTTP/9.9 abc\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"<html>\n",
+    ],
+)
+def test_garbage_is_not_retried(garbage: bytes) -> None:
+    """What is not HTTP will not become HTTP: one attempt, and a typed error."""
+
+    def answer(conn: socket.socket, _: int) -> None:
+        read_request(conn)
+        conn.sendall(garbage)
+
+    with RawServer(answer) as server, make(server.url) as s:
+        with pytest.raises(errors.APIConnectionError, match=f"127.0.0.1:{server.port}"):
+            ask(s)
+        assert server.connections == 1
+
+
+def test_nothing_is_retried_once_the_answer_has_begun() -> None:
+    """A body that breaks off is an error, not another bill."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_answer(COMPLETION, cut=True))
+        with pytest.raises(errors.APIConnectionError, match="was cut short"):
+            ask(s)
+        assert len(server.requests) == 1
+
+
+# What is left open
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("own", [True, False])
+def test_failed_attempts_leave_no_connection_behind(stream: bool, own: bool) -> None:
+    """Errors, retried or not, read or not, leave nothing open when the client closes."""
+    session = None if own else requests.Session()
+    big = json_answer({"error": {"message": "x" * 3_000_000}}, 500)
+    with ScriptedServer() as server, make(server.url, client=session) as s:
+        server.reply(
+            BUSY, big, Answer(500, framing="close"), Answer(429, chunks=[b"a"], framing="chunked"), json_answer({}, 400)
+        )
+        for _ in range(3):
+            with pytest.raises(errors.APIStatusError):
+                s.completions.create_completion(request(stream=stream))
+        s.close()
+        if session is not None:
+            session.close()
+        server.wait_open(0)
+
+
+def test_failed_attempts_give_their_connection_back() -> None:
+    """Five errors, one connection: their bodies are read, and the next attempt uses the same."""
+    with ScriptedServer() as server, make(server.url, retry_config=PATIENT) as s:
+        server.reply(*[BUSY] * 4, OK)
+        assert ask(s).retries_taken == 4
+        assert stream_text(s) == " ok"
+        assert server.connections == 1
+
+
+def test_a_retried_timeout_closes_its_connection() -> None:
+    """Attempts that ran out of time leave nothing open."""
+    config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=True)
+    with silent_server() as server, make(server.url, retry_config=config, timeout=0.05) as s:
+        with pytest.raises(errors.APITimeoutError):
+            ask(s)
+        server.wait_closed(3)
+        assert server.open_connections == 0
+
+
+def test_each_attempt_asks_for_its_own_key() -> None:
+    """A key that was rotated during the wait is used at once."""
+    keys = iter(["first", "second"])
+    with ScriptedServer() as server, make(server.url, security=lambda: shared.Security(api_key_auth=next(keys))) as s:
+        server.reply(BUSY, OK)
+        ask(s)
+        assert [sent.header("authorization") for sent in server.requests] == ["Bearer first", "Bearer second"]

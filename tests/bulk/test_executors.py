@@ -1,0 +1,219 @@
+"""Runs over processes and a cluster: what travels, what comes back, what is built once, what survives a death."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import distributed
+import pytest
+import requests
+
+import gpt
+from gpt import bulk, local
+from gpt.hooks import Send
+from gpt.models import errors, shared
+from tests.support.client import COMPLETION, OK, make, request
+from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        server.reply(OK)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Executor]:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[distributed.Client]:
+    """Run a Dask cluster of two worker processes on this machine."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+        ) as workers,
+        distributed.Client(workers) as client,
+    ):
+        yield client
+
+
+class Courier(Executor):
+    """Pickle every task as a cluster would, keep the bytes, and run it here."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.sent.append(pickle.dumps((fn, args, kwargs)))
+        fn, args, kwargs = pickle.loads(self.sent[-1])
+        future: Future[Any] = Future()
+        try:
+            future.set_result(pickle.loads(pickle.dumps(fn(*args, **kwargs))))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def key_from_a_vault() -> shared.Security:
+    return shared.Security(api_key_auth="from the vault")
+
+
+class Odd(Exception):
+    """An exception that cannot be unpickled."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(reason)
+
+
+def odd_hook(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
+    raise Odd(reason="no luck")
+
+
+def test_processes(processes: Executor, server: ScriptedServer) -> None:
+    """Over processes every request has its outcome, errors among them, and each process builds one client."""
+    no = json_answer({"error": {"message": "not that one"}}, 400, x_request_id="req-1")
+    server.answer_with(lambda received: no if received.json()["prompt"] == "7" else OK)
+
+    given = [request(prompt=str(n)) for n in range(30)]
+    outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), given, executor=processes)}
+
+    assert sorted(outcomes) == list(range(30))
+    error = outcomes.pop(7).error
+    assert isinstance(error, errors.BadRequestError)
+    assert "not that one" in str(error)
+    assert error.request_id == "req-1"
+    assert all(outcome.response for outcome in outcomes.values())
+    assert server.connections <= 2
+
+
+def test_keys_of_processes(processes: Executor, server: ScriptedServer) -> None:
+    """A function finds the key where the workers are."""
+    outcomes = bulk.run(make(server.url, security=key_from_a_vault), [request()] * 3, executor=processes)
+    assert [outcome.status_code for outcome in outcomes] == [200] * 3
+    assert {received.header("authorization") for received in server.requests} == {"Bearer from the vault"}
+
+
+def test_no_key_travels(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of the environment is not among the bytes that are sent to workers; it is read again there."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    courier = Courier()
+
+    assert [outcome.status_code for outcome in bulk.run(make(server.url), [request()] * 2, executor=courier)] == [
+        200
+    ] * 2
+
+    assert not any(b"sk-environment" in data for data in courier.sent)
+    assert server.requests[0].header("authorization") == "Bearer sk-environment"
+
+
+def test_literal_key_is_refused(server: ScriptedServer) -> None:
+    """A client with a literal key, or a session of the caller's, is refused at the call, with what to do instead."""
+    for options in ({"security": shared.Security(api_key_auth="sk-1")}, {"client": requests.Session()}):
+        with pytest.raises(TypeError, match=r"is not pickled.*(OPENAI_API_KEY|make one there)"):
+            bulk.run(make(server.url, **options), [request()], executor=Courier())
+
+
+def test_missing_key_ends_the_run(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers without the key of the environment say so; it is not the error of thousands of requests."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-here-only")
+    s = make(server.url)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY was set; set it here too"):
+        list(bulk.run(s, [request()] * 3, executor=Courier()))
+
+
+def test_request_that_cannot_travel(server: ScriptedServer) -> None:
+    """A request that cannot be pickled is an outcome, and so is an error that cannot."""
+    lock = request(additional_properties={"lock": threading.Lock()})
+    outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), [lock, request()], executor=Courier())}
+    assert isinstance(outcomes[0].error, TypeError)
+    assert outcomes[1].response
+
+    [outcome] = bulk.run(make(server.url, hooks=[odd_hook]), [request()], executor=Courier())
+    assert str(outcome.error) == "Odd: no luck"
+
+
+class PunctualCourier(Courier):
+    """A courier that notes when it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.times.append(time.monotonic())
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
+    """After a 429 that names its wait nothing is sent to the workers until it is over; then it is asked again."""
+    told: list[float] = []
+
+    def busy(received: Received) -> Answer:
+        if told:
+            return OK
+        told.append(time.monotonic())
+        return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="300")
+
+    server.answer_with(busy)
+    courier = PunctualCourier()
+    outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=courier))
+
+    assert [outcome.status_code for outcome in outcomes] == [200] * 6
+    assert len(server.requests) == len(courier.times) == 7
+    assert [sent for sent in courier.times if told[0] < sent < told[0] + 0.3] == []
+
+
+def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
+    """When an executor's workers die for good, its own exception comes out of the run."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        pid = executor.submit(os.getpid).result()
+
+        def kill(_: Received) -> Answer:
+            os.kill(pid, signal.SIGKILL)
+            return OK
+
+        server.answer_with(kill)
+        with pytest.raises(BrokenProcessPool):
+            list(bulk.run(make(server.url), [request()] * 10, executor=executor))
+
+
+def test_cluster_samples_separately(cluster: distributed.Client, local_server: local.Server) -> None:
+    """On a Dask cluster, identical prompts at temperature 1 are different samples of the real engine."""
+    with gpt.Gpt(server_url=local_server.url) as s:
+        same = [request(prompt="def", max_tokens=16, temperature=1)] * 12
+        outcomes = list(bulk.run(s, same, executor=cluster.get_executor(pure=False)))
+
+    texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
+    assert sorted(outcome.index for outcome in outcomes) == list(range(12))
+    assert len(set(texts)) > 6
+
+
+def test_worker_killed(cluster: distributed.Client, server: ScriptedServer) -> None:
+    """A worker of the cluster that is killed in the middle loses nothing."""
+    victims = list(cluster.run(os.getpid).values())[:1]
+
+    def kill_once(received: Received) -> Answer:
+        if received.json()["prompt"] == "20" and victims:
+            os.kill(victims.pop(), signal.SIGKILL)
+        return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]})
+
+    server.answer_with(kill_once)
+    given = [request(prompt=str(n)) for n in range(60)]
+    outcomes = list(bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), window=8))
+
+    texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
+    assert sorted(texts) == sorted(str(n) for n in range(60))

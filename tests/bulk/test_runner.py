@@ -1,0 +1,320 @@
+"""Runs of many requests over threads: what comes out, how much is in flight, how a run ends, how it waits."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import gpt
+from gpt import bulk
+from gpt.models import errors, shared
+from tests.support.client import COMPLETION, OK, ONCE, make, request
+from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        server.reply(OK)
+        yield server
+
+
+def parrot(received: Received) -> Answer:
+    """Answer with the prompt."""
+    return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]}, x_request_id="req-1")
+
+
+def numbered(n: int) -> Iterator[shared.CreateCompletionRequest]:
+    return (request(prompt=f"prompt {i}") for i in range(n))
+
+
+def bulk_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "gpt-bulk"]
+
+
+def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:
+    """Every request has one outcome, which carries its position, the request, the answer and its HTTP facts."""
+    server.answer_with(parrot)
+    given = list(numbered(50))
+
+    outcomes = sorted(bulk.run(make(server.url), given, max_workers=8), key=lambda outcome: outcome.index)
+
+    assert [outcome.index for outcome in outcomes] == list(range(50))
+    assert all(outcome.request is given[outcome.index] for outcome in outcomes)
+    texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
+    assert texts == [one.prompt for one in given]
+    assert {(outcome.status_code, outcome.request_id, outcome.error) for outcome in outcomes} == {(200, "req-1", None)}
+
+
+def test_no_requests(server: ScriptedServer) -> None:
+    """Nothing in, nothing out, and no thread is started."""
+    assert list(bulk.run(make(server.url), [])) == []
+    assert bulk_threads() == []
+
+
+def test_error_is_an_outcome(server: ScriptedServer) -> None:
+    """A refused request is an outcome with its error, and the others go on."""
+    no = json_answer({"error": {"message": "no"}}, 400, x_request_id="req-2")
+    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+
+    by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(3))}
+
+    assert isinstance(by_index[1].error, errors.BadRequestError)
+    assert (by_index[1].status_code, by_index[1].request_id, by_index[1].response) == (400, "req-2", None)
+    assert by_index[0].response
+    assert by_index[2].response
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [request(stream=True), request(additional_properties={"stream": True}), request(n="three"), {"model": "m"}],
+    ids=["stream", "extra stream", "type", "no request"],
+)
+def test_misuse_is_an_outcome(server: ScriptedServer, bad: shared.CreateCompletionRequest) -> None:
+    """What cannot be sent, a stream among it, is an outcome too, and nothing of it reaches the server."""
+    outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), [bad, request()])}
+
+    assert isinstance(outcomes[0].error, TypeError | ValueError)
+    assert outcomes[0].request is bad
+    assert outcomes[1].response
+    assert len(server.requests) == 1
+
+
+def test_source_is_pulled_as_outcomes_are_taken(server: ScriptedServer) -> None:
+    """Of an endless source no more than the window is pulled ahead of what was taken."""
+    pulled = 0
+
+    def endless() -> Iterator[shared.CreateCompletionRequest]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield request()
+
+    outcomes = bulk.run(make(server.url), endless(), max_workers=2, window=5)
+    assert pulled == 0
+    for taken, _ in zip(range(1, 20), outcomes, strict=False):
+        assert pulled <= taken + 5
+    outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_no_more_workers_than_asked(server: ScriptedServer) -> None:
+    """As many requests run at a time as there are workers, and no more."""
+    open_gate, running, most = threading.Event(), [0], [0]
+    lock = threading.Lock()
+
+    def busy(received: Received) -> Answer:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            if running[0] == 3:
+                open_gate.set()
+        open_gate.wait(10)
+        with lock:
+            running[0] -= 1
+        return OK
+
+    server.answer_with(busy)
+    assert len(list(bulk.run(make(server.url), numbered(30), max_workers=3))) == 30
+    assert most == [3]
+
+
+def test_source_fails(server: ScriptedServer) -> None:
+    """When the source raises, the outcomes of what was pulled still come out, and then the exception."""
+
+    def source() -> Iterator[shared.CreateCompletionRequest]:
+        yield from numbered(3)
+        raise LookupError("no more")
+
+    taken: list[bulk.Outcome] = []
+    with pytest.raises(LookupError, match="no more"):
+        taken.extend(bulk.run(make(server.url), source(), max_workers=2))
+    assert sorted(outcome.index for outcome in taken) == [0, 1, 2]
+    assert bulk_threads() == []
+
+
+def test_threads_and_connections_end_with_the_run(server: ScriptedServer) -> None:
+    """A finished run leaves neither threads nor connections, and the client works on."""
+    s = make(server.url)
+    assert len(list(bulk.run(s, numbered(20), max_workers=4))) == 20
+    assert bulk_threads() == []
+    server.wait_open(0)
+    assert s.completions.create_completion(request()).status_code == 200
+
+
+def test_leaving_early(server: ScriptedServer) -> None:
+    """Closing the iterator stops pulling and does not wait for what is in flight."""
+    arrived, stuck = threading.Barrier(4), threading.Event()
+
+    def answer_the_first(received: Received) -> Answer:
+        if received.json()["prompt"] in ("prompt 0", "prompt 1", "prompt 2", "prompt 3"):
+            arrived.wait(10)
+        if received.json()["prompt"] != "prompt 0":
+            stuck.wait(10)
+        return OK
+
+    server.answer_with(answer_the_first)
+    outcomes = bulk.run(make(server.url), numbered(1000), max_workers=4)
+
+    assert next(outcomes).index == 0
+    outcomes.close()  # type: ignore[attr-defined]
+
+    stuck.set()
+    for thread in bulk_threads():
+        thread.join(10)
+    assert bulk_threads() == []
+    assert 4 <= len(server.requests) <= 8
+
+
+def test_interrupt(server: ScriptedServer) -> None:
+    """After Ctrl-C nothing more is asked, what is in flight comes out, and then KeyboardInterrupt."""
+    arrived, go_on = threading.Barrier(3), threading.Event()
+
+    def interrupt_and_answer(received: Received) -> Answer:
+        if arrived.wait(10) == 0:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.5)  # the interrupt comes first, the answers later
+            go_on.set()
+        go_on.wait(10)
+        return OK
+
+    server.answer_with(interrupt_and_answer)
+    taken: list[bulk.Outcome] = []
+    with pytest.raises(KeyboardInterrupt):
+        taken.extend(bulk.run(make(server.url), numbered(1000), max_workers=3))
+
+    assert len(taken) == len(server.requests) == 3
+    assert all(outcome.response for outcome in taken)
+
+
+def test_callers_executor_stays_open(server: ScriptedServer) -> None:
+    """An executor of the caller's is used and left running; in this process even a literal key serves."""
+    with ThreadPoolExecutor(2) as executor:
+        s = make(server.url, security=shared.Security(api_key_auth="secret"))
+        assert len(list(bulk.run(s, numbered(10), executor=executor))) == 10
+        assert executor.submit(int, "7").result() == 7
+    assert {received.header("authorization") for received in server.requests} == {"Bearer secret"}
+
+
+def hold_all(server: ScriptedServer, workers: int) -> list[str]:
+    """Let one request be told to wait while the others run; collect the prompts that come during that time."""
+    early: list[str] = []
+    others_arrived, hold_began = threading.Barrier(workers), threading.Event()
+    state = {"told": False, "over": 0.0}
+
+    def busy(received: Received) -> Answer:
+        prompt = received.json()["prompt"]
+        if state["over"]:
+            if time.monotonic() < state["over"]:
+                early.append(prompt)
+            return OK
+        others_arrived.wait(10)
+        if prompt == "prompt 0":
+            state["over"] = time.monotonic() + 1.5
+            hold_began.set()
+            return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="1500")
+        hold_began.wait(10)
+        time.sleep(0.6)  # the 429 reaches the client before these answers set its workers free
+        return OK
+
+    server.answer_with(busy)
+    return early
+
+
+def test_rate_limit_holds_back_all(server: ScriptedServer) -> None:
+    """While one 429's wait runs, no worker asks for anything; then the request is asked again and nothing is lost."""
+    early = hold_all(server, workers=4)
+
+    outcomes = list(bulk.run(make(server.url), numbered(40), max_workers=4))
+
+    assert early == []
+    assert sorted(outcome.index for outcome in outcomes) == list(range(40))
+    assert all(outcome.response for outcome in outcomes)
+    assert len(server.requests) == 41
+
+
+def test_rate_limit_without_retries(server: ScriptedServer) -> None:
+    """With retries off the 429 is an outcome with its wait, and the others are held back all the same."""
+    early = hold_all(server, workers=4)
+
+    outcomes = {
+        outcome.index: outcome for outcome in bulk.run(make(server.url, retry_config=ONCE), numbered(20), max_workers=4)
+    }
+
+    error = outcomes[0].error
+    assert isinstance(error, errors.RateLimitError)
+    assert error.retry_after == 1.5
+    assert not [name for name in error.headers if name.startswith("x-")]
+    assert early == []
+    assert len(server.requests) == 20
+
+
+def test_rate_limit_does_not_use_up_deadlines(server: ScriptedServer) -> None:
+    """The time that a run is held back does not count as the time of its calls."""
+    answers = iter([json_answer({"error": {}}, 429, retry_after_ms="1500")])
+    server.answer_with(lambda _: next(answers, OK))
+    outcomes = list(bulk.run(make(server.url, deadline=1.4), numbered(6), max_workers=2))
+    assert [outcome.error for outcome in outcomes] == [None] * 6
+
+
+def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
+    """A request is asked again after each wait, more often than a single call would retry."""
+    answers = iter([json_answer({"error": {}}, 429, retry_after_ms="100")] * 4)
+    server.answer_with(lambda _: next(answers, OK))
+
+    outcomes = list(bulk.run(make(server.url), [request()]))
+
+    assert [outcome.status_code for outcome in outcomes] == [200]
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [({"retry_after": "1", "x_should_retry": "false"}, None), ({"retry_after_ms": "100"}, "insufficient_quota")],
+    ids=["x-should-retry", "quota"],
+)
+def test_final_rate_limit(server: ScriptedServer, headers: dict[str, str], code: str | None) -> None:
+    """A 429 that asking again cannot mend is an outcome at once."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "no", "code": code}}, 429, **headers))
+    [outcome] = bulk.run(make(server.url), [request()])
+    assert isinstance(outcome.error, errors.RateLimitError)
+    assert len(server.requests) == 1
+
+
+def test_wait_beyond_the_patience_is_an_outcome(server: ScriptedServer) -> None:
+    """A wait longer than max_elapsed_time is not waited for."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "tomorrow"}}, 429, retry_after="40000"))
+    outcomes = list(bulk.run(make(server.url), numbered(3)))
+    assert [type(outcome.error) for outcome in outcomes] == [errors.RateLimitError] * 3
+    assert len(server.requests) == 3
+
+
+def test_outcomes_survive_pickling(server: ScriptedServer) -> None:
+    """Outcomes, with an answer or an error, can be sent elsewhere, without the key."""
+    no = json_answer({"error": {"message": "no"}}, 400)
+    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    s = make(server.url, security=shared.Security(api_key_auth="secret-key"))
+    for outcome in bulk.run(s, numbered(2)):
+        data = pickle.dumps(outcome)
+        copy = pickle.loads(data)
+        assert b"secret-key" not in data
+        assert (copy.index, copy.response, str(copy.error)) == (outcome.index, outcome.response, str(outcome.error))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_workers": 0}, "max_workers: expected at least 1, got 0"),
+        ({"max_workers": 2.0}, "max_workers: expected an integer, got float"),
+        ({"window": 0}, "window: expected at least 1, got 0"),
+    ],
+)
+def test_bad_options(options: dict[str, int], message: str) -> None:
+    """An option that cannot be used is refused at the call, not at the first outcome."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        bulk.run(gpt.Gpt(), [], **options)

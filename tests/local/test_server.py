@@ -1,0 +1,391 @@
+"""gpt.local: llama.cpp's own server in this process, spoken to over HTTP like any other."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from gpt import local
+from gpt.local.server import BUNDLED
+
+pytest.importorskip("xllamacpp")
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[local.Server]:
+    with local.Server() as server:
+        yield server
+
+
+def complete(server: local.Server, **body: object) -> dict:
+    answer = requests.post(
+        f"{server.url}/completions",
+        json={"prompt": "A class definition", "max_tokens": 16, "temperature": 0, **body},
+        timeout=60,
+    )
+    answer.raise_for_status()
+    return answer.json()
+
+
+def text(server: local.Server, **body: object) -> str:
+    return complete(server, **body)["choices"][0]["text"]
+
+
+def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a program in a Python of its own, where a crash or a deadlock of the engine is only a failed test."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def port_of(server: local.Server) -> int:
+    return int(server.url.removesuffix("/v1").rpartition(":")[2])
+
+
+# What it answers
+
+
+def test_completes_at_a_url_that_ends_in_v1(server: local.Server) -> None:
+    """A client needs nothing but the URL."""
+    assert server.url.startswith("http://127.0.0.1:")
+    assert server.url.endswith("/v1")
+    answer = complete(server)
+    assert answer["object"] == "text_completion"
+    assert answer["usage"]["completion_tokens"] == 16
+
+
+def test_greedy_text_repeats(server: local.Server) -> None:
+    """The same prompt at temperature 0 gives the same text, whatever was asked in between."""
+    first = text(server, max_tokens=60)
+    assert first.strip()
+    text(server, prompt="A class", max_tokens=60)
+    assert text(server, max_tokens=60) == first
+
+
+def test_sampled_text_repeats_with_its_seed(server: local.Server) -> None:
+    """The same seed gives the same text at temperature 1, another seed another text."""
+    first = text(server, temperature=1, seed=7, max_tokens=60)
+    assert text(server, temperature=1, seed=7, max_tokens=60) == first
+    assert text(server, temperature=1, seed=8, max_tokens=60) != first
+
+
+def test_takes_token_ids(server: local.Server) -> None:
+    """The ids that OpenAI's reference gives as an example exist in the bundled vocabulary."""
+    assert complete(server, prompt=[1212, 318, 257, 1332, 13])["usage"]["prompt_tokens"] == 5
+
+
+def test_streams(server: local.Server) -> None:
+    """The events of a stream add up to the text of the plain answer, and the stream ends as OpenAI's does."""
+    answer = requests.post(
+        f"{server.url}/completions",
+        json={"prompt": "A class definition", "max_tokens": 16, "temperature": 0, "stream": True},
+        timeout=60,
+    )
+    events = [line.removeprefix("data: ") for line in answer.content.decode().splitlines() if line.startswith("data: ")]
+    assert events.pop() == "[DONE]"
+    assert "".join(json.loads(event)["choices"][0]["text"] for event in events) == text(server)
+
+
+def test_answers_many_threads(server: local.Server) -> None:
+    """More clients than parallel slots are all answered."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: complete(server, prompt=f"Item {number}", ignore_eos=True), range(48)))
+    assert {answer["usage"]["completion_tokens"] for answer in answers} == {16}
+
+
+@pytest.mark.parametrize("n_parallel", [1, 3])
+def test_each_parallel_request_has_the_whole_context(n_parallel: int) -> None:
+    """256 tokens of prompt and completion fit, however many slots share the engine; the next one does not."""
+    with local.Server(n_parallel=n_parallel) as server:
+        longest = {"prompt": [1212] * 200, "max_tokens": 100, "ignore_eos": True}
+        assert complete(server, **longest)["usage"]["total_tokens"] == 256
+        with pytest.raises(requests.HTTPError, match="400"):
+            complete(server, prompt=[1212] * 257)
+
+
+# Models
+
+
+def test_serves_a_model_of_ones_own(tmp_path: Path) -> None:
+    """Any GGUF file is served, under its own name."""
+    mine = tmp_path / "mine.gguf"
+    shutil.copy(BUNDLED, mine)
+    with local.Server(mine, n_parallel=2) as server:
+        answer = complete(server)
+    assert answer["model"] == "mine"
+    assert answer["usage"]["completion_tokens"] == 16
+
+
+def test_bundled_model_is_small() -> None:
+    """The model adds at most 2.5 MB to the package."""
+    assert BUNDLED.stat().st_size <= 2_500_000
+
+
+def test_names_a_missing_model(tmp_path: Path) -> None:
+    """A path without a file is an error that names it."""
+    with pytest.raises(FileNotFoundError, match=r"absent\.gguf"):
+        local.Server(tmp_path / "absent.gguf")
+
+
+@pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip", b"{}"])
+def test_refuses_a_file_that_is_not_gguf(tmp_path: Path, content: bytes) -> None:
+    """The error names the file, what was expected and what is there."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.bin.*b'GGUF'") as refusal:
+        local.Server(path)
+    assert repr(content[:4]) in str(refusal.value)
+
+
+@pytest.mark.parametrize("damage", ["magic only", "truncated", "zeros", "another architecture"])
+def test_survives_a_damaged_model(tmp_path: Path, damage: str) -> None:
+    """A file with the right magic and wrong contents is an error that names it; the process goes on to serve."""
+    whole = BUNDLED.read_bytes()
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(
+        {
+            "magic only": whole[:4],
+            "truncated": whole[: len(whole) // 2],
+            "zeros": whole[:8] + bytes(5000),
+            "another architecture": whole.replace(b"llama", b"lemma"),
+        }[damage]
+    )
+    program = """
+        import sys
+        from gpt import local
+        try:
+            local.Server(sys.argv[1])
+        except RuntimeError as error:
+            print(error)
+        with local.Server():
+            print("serves")
+    """
+    finished = run(program, path)
+    assert finished.returncode == 0, finished.stderr
+    complaint, last = finished.stdout.splitlines()
+    assert str(path) in complaint
+    assert last == "serves"
+
+
+# Options
+
+
+def test_says_how_to_install_the_extra() -> None:
+    """Without xllamacpp the module imports, and a Server says what to install."""
+    program = """
+        import sys
+        sys.modules["xllamacpp"] = None
+        from gpt import local
+        try:
+            local.Server()
+        except ImportError as error:
+            print(error)
+    """
+    finished = run(program)
+    assert finished.returncode == 0, finished.stderr
+    assert "pip install 'gpt-sdk[local]'" in finished.stdout
+
+
+def test_importing_loads_no_engine() -> None:
+    """The engine is loaded by a Server, not by the import."""
+    finished = run("import sys, gpt.local; print('xllamacpp' in sys.modules)")
+    assert finished.stdout.strip() == "False", finished.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_parallel": 0},
+        {"n_parallel": 257},
+        {"n_parallel": 1.5},
+        {"port": -1},
+        {"port": 65_536},
+        {"port": "8080"},
+        {"api_key": ""},
+        {"api_key": " "},
+        {"api_key": b"key"},
+    ],
+)
+def test_refuses_options_it_cannot_keep(options: dict) -> None:
+    """The error names the option."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        local.Server(**options)
+
+
+def test_asks_for_the_key() -> None:
+    """With a key, a request without it or with another is a 401; the key shows in no repr."""
+    with local.Server(api_key="a-secret-key") as server:
+        url = f"{server.url}/completions"
+        body = {"prompt": "A class", "max_tokens": 1}
+        right, wrong = {"Authorization": "Bearer a-secret-key"}, {"Authorization": "Bearer another"}
+        assert requests.post(url, json=body, timeout=60).status_code == 401
+        assert requests.post(url, json=body, headers=wrong, timeout=60).status_code == 401
+        assert requests.post(url, json=body, headers=right, timeout=60).status_code == 200
+        assert "secret" not in repr(server)
+        assert server.url in repr(server)
+
+
+def test_says_that_a_port_is_taken(server: local.Server) -> None:
+    """A port that anything listens on, a socket or another server, is an OSError."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=str(taken.getsockname()[1])):
+        local.Server(port=taken.getsockname()[1])
+    with pytest.raises(OSError, match=str(port_of(server))):
+        local.Server(port=port_of(server))
+
+
+def test_takes_the_port_it_is_given() -> None:
+    """A port is served again as soon as a server before it has closed."""
+    with local.Server() as before:
+        complete(before)
+    with local.Server(port=port_of(before)) as server:
+        assert server.url == before.url
+        complete(server)
+
+
+def test_web_pages_from_elsewhere_cannot_read_it(server: local.Server) -> None:
+    """A browser hands the answer to pages served from this machine only."""
+    url = f"{server.url}/models"
+    near = requests.get(url, headers={"Origin": "http://localhost:3000"}, timeout=60)
+    far = requests.get(url, headers={"Origin": "https://example.com"}, timeout=60)
+    assert near.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert "Access-Control-Allow-Origin" not in far.headers
+
+
+# Its end
+
+
+def test_close_ends_it() -> None:
+    """A closed server refuses connections, says that it is closed, and may be closed again."""
+    server = local.Server()
+    complete(server)
+    server.close()
+    server.close()
+    assert "closed" in repr(server)
+    with pytest.raises(requests.ConnectionError):
+        complete(server)
+
+
+def test_closes_when_the_block_fails() -> None:
+    """An error in the with block closes the server and goes on."""
+    with pytest.raises(KeyError), local.Server() as server:
+        raise KeyError
+    with pytest.raises(requests.ConnectionError):
+        complete(server)
+
+
+def test_closes_alone(server: local.Server) -> None:
+    """Closing one server leaves the others, their clients and every other connection of the process alone."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+        requests.Session() as session,
+    ):
+        there, _ = listener.accept()
+        session.get(f"{server.url}/models", timeout=60).raise_for_status()
+        with local.Server() as other:
+            complete(other)
+        ours.sendall(b"still here")
+        with there:
+            assert there.recv(10) == b"still here"
+        session.get(f"{server.url}/models", timeout=60).raise_for_status()
+    complete(server)
+
+
+BUSY = """
+    import sys, threading, time
+    import requests
+    from gpt import local
+
+    server = local.Server()
+    url = f"{server.url}/completions"
+    answers = []
+
+    def ask_for_ever(stream):
+        body = {"prompt": "A class", "max_tokens": 250, "ignore_eos": True, "stream": stream}
+        while True:
+            try:
+                answers.append(requests.post(url, json=body, timeout=60))
+            except requests.RequestException:
+                pass
+
+    for number in range(8):
+        threading.Thread(target=ask_for_ever, args=(number % 2 == 0,), daemon=True).start()
+    while len(answers) < 8:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("last", ["server.close()", "del server", "pass"])
+def test_ends_under_load(last: str) -> None:
+    """Clients that never stop asking, in this very process, hold up neither close nor the end of the process."""
+    finished = run(textwrap.dedent(BUSY) + last + "\nprint('over')")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "over\n", "")
+
+
+def test_close_cuts_a_stream_off() -> None:
+    """A consumer that stopped reading does not hold up close, and learns that the rest will not come."""
+    with local.Server() as server:
+        answer = requests.post(
+            f"{server.url}/completions",
+            json={"prompt": "A class", "stream": True, "ignore_eos": True, "max_tokens": 250},
+            stream=True,
+            timeout=60,
+        )
+    answer.close()
+    with pytest.raises(requests.ConnectionError):
+        complete(server)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_it_running() -> None:
+    """Closing the copy that a child process has leaves the parent's server alone."""
+    program = """
+        import os, warnings
+        import requests
+        from gpt import local
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with local.Server() as server:
+            child = os.fork()
+            if child == 0:
+                server.close()
+                os._exit(0)
+            os.waitpid(child, 0)
+            print(requests.get(f"{server.url}/models", timeout=60).status_code)
+    """
+    finished = run(program)
+    assert (finished.returncode, finished.stdout) == (0, "200\n"), finished.stderr
+
+
+def test_prints_nothing(tmp_path: Path) -> None:
+    """Neither stream hears of the engine: whoever pipes the answer gets the answer alone."""
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(BUNDLED.read_bytes()[:100_000])
+    mine = tmp_path / "mine.gguf"
+    shutil.copy(BUNDLED, mine)
+    program = """
+        import contextlib, sys
+        import requests
+        from gpt import local
+        for model in (None, *sys.argv[1:]):
+            with contextlib.suppress(RuntimeError), local.Server(model) as server:
+                requests.post(f"{server.url}/completions", json={"prompt": "A class", "max_tokens": 3}, timeout=60)
+                requests.post(f"{server.url}/completions", json={"prompt": 5}, timeout=60)
+    """
+    finished = run(program, damaged, mine)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")

@@ -1,0 +1,233 @@
+"""The models: dicts and JSON there and back as on the wire, equality, repr, copies, pickles."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt.models import shared
+from tests.support.client import COMPLETION, OK, make, request
+from tests.support.fixtures import vllm
+from tests.support.http_server import ScriptedServer
+
+MODELS = [getattr(shared, name) for name in shared.__all__ if is_dataclass(getattr(shared, name))]
+
+
+def full_request() -> shared.CreateCompletionRequest:
+    return request(
+        model=shared.CreateCompletionRequestModel.DAVINCI_002,
+        prompt=np.array([[1, 2]]),
+        logit_bias={50256: -100},
+        stop=("\n", "é"),
+        temperature=0,
+        stream_options=shared.CompletionStreamOptions(include_usage=True, additional_properties={"x": None}),
+        additional_properties={"top_k": 5, "min_p": None},
+    )
+
+
+FULL = {
+    "model": "davinci-002",
+    "prompt": [[1, 2]],
+    "logit_bias": {"50256": -100},
+    "stop": ["\n", "é"],
+    "temperature": 0,
+    "stream_options": {"include_usage": True, "x": None},
+    "top_k": 5,
+    "min_p": None,
+}
+
+
+def test_a_request_as_dict_and_json_is_what_is_sent() -> None:
+    """`to_dict`, `to_json` and the wire agree."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        s.completions.create_completion(full_request())
+        received = server.requests[0]
+    assert received.json() == FULL
+    assert full_request().to_dict() == FULL
+    assert full_request().to_json() == received.body.decode()
+    assert json.loads(full_request().to_json(indent=2, sort_keys=True)) == FULL
+
+
+def test_to_dict_gives_plain_values() -> None:
+    """No array, enumeration or dataclass is left, and nothing is shared with the model."""
+    asked = full_request()
+    as_dict = asked.to_dict()
+    assert {type(value) for value in as_dict.values()} == {str, list, dict, int, type(None)}
+    as_dict["stream_options"]["x"] = as_dict["stop"][0] = "changed"
+    assert asked.to_dict() == FULL
+
+
+def test_a_request_comes_back_from_dict_and_json() -> None:
+    """What was written reads as the same request, nested models and unknown keys in their places."""
+    read = shared.CreateCompletionRequest.from_dict(FULL)
+    assert read == shared.CreateCompletionRequest.from_json(json.dumps(FULL))
+    assert read.to_dict() == FULL
+    assert read.stream_options == shared.CompletionStreamOptions(include_usage=True, additional_properties={"x": None})
+    assert read.additional_properties == {"top_k": 5, "min_p": None}
+    assert read.max_tokens is None
+
+
+def test_an_answer_from_dict_is_the_answer_from_the_wire() -> None:
+    """The public readers and the wire give equal models."""
+    recorded = vllm("extras")
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(recorded.answer())
+        answer = s.completions.create_completion(request()).create_completion_response
+    assert answer == shared.CreateCompletionResponse.from_json(recorded.body)
+    assert answer == shared.CreateCompletionResponse.from_json(recorded.body.encode())
+    assert answer == shared.CreateCompletionResponse.from_json(bytearray(recorded.body.encode()))
+    assert answer == shared.CreateCompletionResponse.from_dict(json.loads(recorded.body))
+    assert answer != shared.CreateCompletionResponse.from_dict(COMPLETION)
+
+
+def test_a_decoded_model_equals_a_built_one() -> None:
+    """It does not show how a model was made."""
+    built = shared.CreateCompletionResponse(
+        choices=[shared.CreateCompletionResponseChoices(text=" ok", index=0, finish_reason="stop")],
+        **{name: COMPLETION[name] for name in ("id", "object", "created", "model")},
+    )
+    assert shared.CreateCompletionResponse.from_dict(COMPLETION) == built
+    assert repr(shared.CreateCompletionResponse.from_dict(COMPLETION)) == repr(built)
+    assert replace(built, id="x").to_dict() == {**built.to_dict(), "id": "x"}
+
+
+def test_reading_does_not_change_what_is_read() -> None:
+    """A dict that was given to `from_dict` is as it was."""
+    given_dict: dict[str, Any] = {"choices": [{"text": "a", "odd": 1}], "usage": {"x": 1}, "odd": {"a": []}}
+    kept = copy.deepcopy(given_dict)
+    shared.CreateCompletionResponse.from_dict(given_dict).additional_properties["new"] = 1
+    assert given_dict == kept
+
+
+def test_numbers_survive() -> None:
+    """Integers to 64 bits and floats keep value and type."""
+    text = '{"choices":[],"created":18446744073709551615,"low":-9223372036854775808,"one":1.0,"small":5e-324}'
+    read = shared.CreateCompletionResponse.from_json(text)
+    assert read.to_json() == text
+    assert type(read.additional_properties["one"]) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "expected an object, got a list of 0"),
+        ("null", "expected an object, got null"),
+        ("{}", "choices: expected a value, got nothing"),
+        ('{"choices":5}', "choices: expected a list of objects, got int 5"),
+        ('{"choices":[{},"x"]}', r"choices\[1\]: expected an object, got str 'x'"),
+        ("{", "unexpected|Expecting"),
+    ],
+)
+def test_what_is_no_completion_is_a_value_error(text: str, said: str) -> None:
+    """`from_json` and `from_dict` name the place, what was expected and what came."""
+    with pytest.raises(ValueError, match=said):
+        shared.CreateCompletionResponse.from_json(text)
+
+
+def test_options_of_the_dataclasses_json_api() -> None:
+    """Calls written for dataclasses-json go on working."""
+    assert request().to_dict(encode_json=True) == {"model": "m", "prompt": "Say"}
+    assert shared.CompletionUsage.from_dict({}, infer_missing=True) == shared.CompletionUsage()
+    read = shared.CompletionUsage.from_json('{"total_tokens": 1.5}', parse_float=str, infer_missing=True)
+    assert read.total_tokens == "1.5"  # type: ignore[comparison-overlap]
+    assert request().to_json(ensure_ascii=True, separators=(", ", ": ")) == '{"model": "m", "prompt": "Say"}'
+
+
+def test_requests_are_checked_when_written_and_answers_are_not() -> None:
+    """NaN cannot be sent; in an answer it is what the server said."""
+    with pytest.raises(ValueError, match="temperature: expected a finite number, got nan"):
+        request(temperature=float("nan")).to_json()
+    logprobs = shared.CreateCompletionResponseChoicesLogprobs(token_logprobs=[float("nan"), float("-inf")])
+    assert logprobs.to_json() == '{"token_logprobs":[NaN,-Infinity]}'
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_models_are_keyword_only_and_independent(model: Any) -> None:
+    """Positions mean nothing, and no two models share their extras."""
+    with pytest.raises(TypeError, match="positional"):
+        model("x")
+    if "additional_properties" in {field.name for field in fields(model)}:
+        one, two = (model.from_dict({"choices": [], "model": "m"}) for _ in range(2))
+        one.additional_properties["x"] = 1
+        assert "x" not in two.additional_properties
+
+
+@pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score"])
+def test_copies_and_pickles_are_equal(name: str) -> None:
+    """Answers travel between processes and can be copied, deep or not."""
+    answer = shared.CreateCompletionResponse.from_json(vllm(name).body)
+    assert pickle.loads(pickle.dumps(answer)) == answer
+    deep = copy.deepcopy(answer)
+    assert deep == copy.copy(answer) == answer
+    deep.choices[0].additional_properties["x"] = 1
+    assert deep != answer
+
+
+def test_repr_shows_the_tree() -> None:
+    """A model in a terminal can be read, nested ones included."""
+    shown = repr(shared.CreateCompletionResponse.from_dict({**COMPLETION, "usage": {"total_tokens": 3}, "x": 1}))
+    assert shown.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' ok', index=0")
+    assert "usage=CompletionUsage(total_tokens=3)" in shown
+    assert shown.endswith("additional_properties={'x': 1})")
+
+
+def test_security_shows_no_key() -> None:
+    """A key is in the dict that was asked for, and in no `repr`."""
+    security = shared.Security(api_key_auth="sk-secret")
+    assert repr(security) == "Security(api_key_auth='***', header='Authorization')"
+    assert f"{security} {[security]}".count("secret") == 0
+    assert shared.Security.from_dict(security.to_dict()) == security
+
+
+def test_finish_reasons_compare_with_strings() -> None:
+    """The enumeration names the known reasons; what the server sends stays a string."""
+    reasons = shared.CreateCompletionResponseChoicesFinishReason
+    choice = shared.CreateCompletionResponseChoices.from_dict({"finish_reason": "stop"})
+    assert choice.finish_reason == reasons.STOP
+    assert type(choice.finish_reason) is str
+    assert {reason.value for reason in reasons} == {"stop", "length", "content_filter"}
+
+
+@dataclass(kw_only=True)
+class MyRequest(shared.CreateCompletionRequest):
+    """A request with a field of one server."""
+
+    top_k: int | None = None
+
+
+def test_a_subclass_with_fields_of_its_own() -> None:
+    """Whoever needs one server's field typed makes a subclass; it is sent, checked and read."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        s.completions.create_completion(MyRequest(model="m", top_k=5))
+        assert server.requests[0].json() == {"model": "m", "top_k": 5}
+    assert MyRequest.from_dict({"model": "m", "top_k": 5}) == MyRequest(model="m", top_k=5)
+    with pytest.raises(TypeError, match="top_k: expected an integer, got str 'x'"):
+        MyRequest(model="m", top_k="x").to_json()  # type: ignore[arg-type]
+
+
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+CHOICES = st.lists(st.dictionaries(st.text() | st.sampled_from(["text", "index", "logprobs"]), VALUES, max_size=4))
+OTHERS = st.dictionaries(st.text() | st.sampled_from(["usage", "id", "additional_properties"]), VALUES, max_size=4)
+
+
+@given(OTHERS, CHOICES)
+def test_any_answer_goes_back_unchanged(others: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+    """Whatever a server invents beside and inside `choices` is kept; only nulls of typed fields are left out."""
+    body = {**others, "choices": choices}
+    read = shared.CreateCompletionResponse.from_dict(body)
+    assert shared.CreateCompletionResponse.from_dict(read.to_dict()) == read
+    unknown = set(others) - {field.name for field in fields(shared.CreateCompletionResponse)} | (
+        {"additional_properties"} & set(others)
+    )
+    assert {key: read.to_dict()[key] for key in unknown} == {key: others[key] for key in unknown}

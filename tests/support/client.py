@@ -1,0 +1,74 @@
+"""Shorthand for tests of calls: a completion, its answer, clients that wait briefly, and how to ask."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import gpt
+from gpt.models import operations, shared
+from gpt.utils import BackoffStrategy, RetryConfig
+from tests.support.http_server import json_answer, sse_answer
+from tests.support.raw_server import RawServer, read_request
+
+COMPLETION: dict[str, Any] = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"text": " ok", "index": 0, "logprobs": None, "finish_reason": "stop"}],
+}
+OK = json_answer(COMPLETION)
+STREAM = sse_answer(COMPLETION)
+
+QUICK = RetryConfig(backoff=BackoffStrategy(initial_interval=1, max_interval=1))
+"""The default retries without the waits."""
+
+ONCE = RetryConfig(strategy="none")
+
+
+def chunk(text: str = "", finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    """Make one chunk of a stream; `more` goes into its choice."""
+    choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish, **more}
+    return {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+
+
+def request(**fields: Any) -> shared.CreateCompletionRequest:
+    """Make a small request."""
+    return shared.CreateCompletionRequest(**{"model": "m", "prompt": "Say", **fields})
+
+
+def make(url: str, **options: Any) -> gpt.Gpt:
+    """Make a client that retries without waiting."""
+    return gpt.Gpt(**{"server_url": url, "retry_config": QUICK, **options})
+
+
+def ask(s: gpt.Gpt, **options: Any) -> operations.CreateCompletionResponse:
+    """Ask for a completion; options are those of the call."""
+    return s.completions.create_completion(request(), **options)
+
+
+def text(answer: operations.CreateCompletionResponse) -> str:
+    """Give the first choice's text."""
+    assert answer.create_completion_response is not None
+    found = answer.create_completion_response.choices[0].text
+    assert found is not None
+    return found
+
+
+def stream_text(s: gpt.Gpt, **options: Any) -> str:
+    """Stream a completion and give all its text."""
+    with s.completions.stream_completion(request(), **options) as stream:
+        return "".join(choice.text or "" for chunk in stream for choice in chunk.choices)
+
+
+def silent_server(first: Callable[[socket.socket], object] = read_request) -> RawServer:
+    """Make a server that takes what comes and never says a word."""
+
+    def serve(conn: socket.socket, _: int) -> None:
+        first(conn)
+        server.stall(conn)
+
+    server = RawServer(serve)
+    return server
