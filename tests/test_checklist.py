@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from gpt._core import sse
-from gpt._http.session import OwnSession
+from gpt._http.session import DefaultSession
 from gpt.completions import Completions
 from gpt.models import errors, operations, shared
 from tests.support.client import COMPLETION, OK, ask, chunk, make, request, text
@@ -151,7 +151,7 @@ def test_copies_leave_nothing_behind() -> None:
 
     def live() -> Counter[type]:
         gc.collect()
-        return Counter(type(each) for each in gc.get_objects() if isinstance(each, OwnSession | Completions))
+        return Counter(type(each) for each in gc.get_objects() if isinstance(each, DefaultSession | Completions))
 
     with make("http://127.0.0.1:9/v1") as s:
         before = live()

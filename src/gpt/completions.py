@@ -8,8 +8,8 @@ from typing import Any
 
 from ._core import codec
 from ._core.deadline import Timeout
-from ._http.body import Answer, read_body
-from ._http.transport import Options, Transport
+from ._http.body import ResponseBody, read_body
+from ._http.transport import RequestOptions, Transport
 from ._parsing.completion import read_completion
 from .models import operations, shared
 from .utils.eventstreaming import EventStream
@@ -58,7 +58,7 @@ class Completions:
         body = codec.dumps(request)
         stream = bool(request.additional_properties.get("stream", request.stream))
         open_stream = _load_streaming() if stream else None
-        options = Options(retries, timeout, deadline, http_headers, query, server_url)
+        options = RequestOptions(retries, timeout, deadline, http_headers, query, server_url)
         answer = self._transport.post(PATH, body, stream=stream, options=options)
         result = operations.CreateCompletionResponse(
             status_code=answer.response.status_code,
@@ -104,7 +104,7 @@ class Completions:
         return result.completion_stream
 
 
-def _load_streaming() -> Callable[[Answer], EventStream[shared.CreateCompletionResponse]]:
+def _load_streaming() -> Callable[[ResponseBody], EventStream[shared.CreateCompletionResponse]]:
     """Load what reads streams when one is asked for: it would add a fifteenth to the import of gpt."""
     from ._parsing.stream import open_stream
 

@@ -28,7 +28,7 @@ _CLOSED_MEANWHILE = (AttributeError, ValueError)
 _ANY = (*FOREIGN, *_CLOSED_MEANWHILE)
 
 
-class Answer:
+class ResponseBody:
     """An answer whose body is still unread, and what is needed to read it, such as how many bytes it may have."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Answer:
         return self.response.headers.get("Content-Type") or ""
 
 
-def read_body(answer: Answer) -> bytes:
+def read_body(answer: ResponseBody) -> bytes:
     """Read the whole body; `response.content` has it afterwards, too.
 
     Raises:
@@ -70,7 +70,7 @@ def keep_body(response: Any, body: bytes) -> bytes:
     return body
 
 
-def iter_chunks(answer: Answer) -> Iterator[bytes]:
+def iter_chunks(answer: ResponseBody) -> Iterator[bytes]:
     """Give the body as it arrives, under any framing.
 
     Raises:
@@ -99,7 +99,7 @@ def iter_chunks(answer: Answer) -> Iterator[bytes]:
         yield chunk
 
 
-def read_error_body(answer: Answer) -> bytes:
+def read_error_body(answer: ResponseBody) -> bytes:
     """Read as much of an error's body as is worth reading, then let go of the connection; never raises."""
     answer.limit = min(answer.limit, _ERROR_BODY_LIMIT)
     response: Any = answer.response
@@ -116,7 +116,7 @@ def read_error_body(answer: Answer) -> bytes:
     return keep_body(response, b"".join(body))
 
 
-def finish(answer: Answer) -> None:
+def finish(answer: ResponseBody) -> None:
     """After the last event: read the rest, if it comes at once, so that the connection can be used again."""
     raw = answer.response.raw
     sock = _reusable_socket(answer.response)
@@ -142,7 +142,7 @@ def release(response: requests.Response) -> None:
         response.close()
 
 
-def drop(answer: Answer) -> None:
+def drop(answer: ResponseBody) -> None:
     """End an answer that is still coming; wakes a thread that is waiting for more of it.
 
     In a process that was forked meanwhile the connection is the parent's: there it is only let go of.
@@ -156,7 +156,7 @@ def drop(answer: Answer) -> None:
     release(answer.response)
 
 
-def _fits_at_once(answer: Answer) -> bool:
+def _fits_at_once(answer: ResponseBody) -> bool:
     raw = answer.response.raw
     length = getattr(raw, "length_remaining", None)
     if length is None:
@@ -184,7 +184,7 @@ def _reader(response: requests.Response) -> Callable[[], bytes]:
     return partial(next, pieces, b"")
 
 
-def _translated(answer: Answer, read: Callable[[], bytes]) -> bytes:
+def _translated(answer: ResponseBody, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
     except _ANY as error:
@@ -192,7 +192,7 @@ def _translated(answer: Answer, read: Callable[[], bytes]) -> bytes:
     raise _broken(answer, failure)
 
 
-def _broken(answer: Answer, failure: Failure) -> errors.APIConnectionError:
+def _broken(answer: ResponseBody, failure: Failure) -> errors.APIConnectionError:
     release(answer.response)
     return connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
 

@@ -23,7 +23,7 @@ _RESTORED_BELOW = ("user-agent", "accept-encoding")
 """Headers that urllib3 and http.client put back when they are merely absent."""
 
 
-class Target:
+class RequestTemplate:
     """A resolved address; its `repr` shows no key."""
 
     def __init__(

@@ -36,7 +36,7 @@ _PLAIN_CONNECTIONS = (HTTPConnection, HTTPSConnection)
 _calling = threading.local()
 
 
-class OwnSession(requests.Session):
+class DefaultSession(requests.Session):
     """A session that is shared by threads and does nothing that was not asked for."""
 
     def __init__(self) -> None:
@@ -239,7 +239,7 @@ def _socket_options() -> list[tuple[int, int, int]]:
     return options
 
 
-_sessions: weakref.WeakSet[OwnSession] = weakref.WeakSet()
+_sessions: weakref.WeakSet[DefaultSession] = weakref.WeakSet()
 
 
 def _renew_after_fork() -> None:

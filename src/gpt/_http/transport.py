@@ -27,11 +27,11 @@ from ..sdkconfiguration import SDKConfiguration
 from ..utils.retries import RetryConfig, retry_delay, should_retry_status
 from ..utils.unset import UNSET, Unset
 from .auth import KeyAuth
-from .body import Answer, read_error_body
+from .body import ResponseBody, read_error_body
 from .errors import connection_error, deadline_error, status_error
 from .failures import FOREIGN, Failure, classify, is_about_redirect
-from .request import Target, environment_proxies
-from .session import DeadlineTimeout, OwnSession
+from .request import RequestTemplate, environment_proxies
+from .session import DeadlineTimeout, DefaultSession
 
 logger = logging.getLogger("gpt")
 
@@ -42,7 +42,7 @@ _SHORTEST = 0.001
 _LONGEST_ID = 100
 
 
-class Options:
+class RequestOptions:
     """What a caller may say about one call; `UNSET` leaves it to the client. Its `repr` shows none of it."""
 
     def __init__(
@@ -62,12 +62,12 @@ class Options:
         self.server_url = server_url
 
 
-class _Call:
+class _CallState:
     """One call on its way through its attempts."""
 
     def __init__(
         self,
-        target: Target,
+        target: RequestTemplate,
         body: bytes,
         retries: RetryConfig,
         timeout: tuple[float | None, float | None],
@@ -88,10 +88,10 @@ class Transport:
     def __init__(self, configuration: SDKConfiguration) -> None:
         self._configuration = configuration
         self._own = configuration.client is None
-        self.session: Any = OwnSession() if self._own else configuration.client
+        self.session: Any = DefaultSession() if self._own else configuration.client
         self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         proxies = lru_cache(_SERVERS)(environment_proxies)  # what was read once for a server holds for all its calls
-        self._resolve = partial(Target, configuration, proxies=proxies)
+        self._resolve = partial(RequestTemplate, configuration, proxies=proxies)
         self._target = lru_cache(_TARGETS)(self._resolve)
 
     def prepare(self, path: str) -> None:
@@ -104,7 +104,7 @@ class Transport:
         if self._own:
             self.session.close()
 
-    def post(self, path: str, body: bytes, *, stream: bool, options: Options) -> Answer:
+    def post(self, path: str, body: bytes, *, stream: bool, options: RequestOptions) -> ResponseBody:
         """Send a request until it is answered with 2xx or nothing more is to be tried.
 
         Raises:
@@ -115,7 +115,7 @@ class Transport:
             response, error, mendable = self._attempt(call)
             if response is not None:
                 limit = self._configuration.max_response_bytes
-                return Answer(response, limit, call.deadline, call.attempt)
+                return ResponseBody(response, limit, call.deadline, call.attempt)
             assert error is not None
             wait = _wait(call, error) if mendable else None
             if wait is None:
@@ -127,7 +127,7 @@ class Transport:
             logger.info("Retrying request in %.3f s (retry %d): %s", wait, call.attempt, call.target.shown)
             time.sleep(wait)
 
-    def _call(self, path: str, body: bytes, stream: bool, options: Options) -> _Call:
+    def _call(self, path: str, body: bytes, stream: bool, options: RequestOptions) -> _CallState:
         configuration = self._configuration
         headers = check_headers(options.http_headers)
         retries = configuration.retry_config if options.retries is UNSET else check_retries(options.retries)
@@ -144,9 +144,9 @@ class Transport:
             target = self._resolve(address, stream=stream, call_headers=headers)
         else:
             target = self._target(address, stream=stream)
-        return _Call(target, body, retries, timeout, None if seconds is None else Deadline(seconds))
+        return _CallState(target, body, retries, timeout, None if seconds is None else Deadline(seconds))
 
-    def _attempt(self, call: _Call) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
+    def _attempt(self, call: _CallState) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
         """Make one attempt: give its answer, or its error and whether another attempt may mend it."""
         started = time.monotonic()
         hooks = self._configuration.hooks
@@ -161,7 +161,7 @@ class Transport:
         _log(call, started, response.status_code, response)
         if 200 <= response.status_code < 300:
             return response, None, False
-        body = read_error_body(Answer(response, self._configuration.max_response_bytes, call.deadline))
+        body = read_error_body(ResponseBody(response, self._configuration.max_response_bytes, call.deadline))
         status = status_error(response, body, secrets=credentials_in(request.headers), now=time.time())
         return (
             None,
@@ -169,7 +169,7 @@ class Transport:
             should_retry_status(status.status_code or 0, response.headers, status.code, status.type),
         )
 
-    def _prepare(self, call: _Call) -> requests.PreparedRequest:
+    def _prepare(self, call: _CallState) -> requests.PreparedRequest:
         """Make this attempt's own request, with the key as it is now."""
         target = call.target
         auth = self._authenticate(target)
@@ -184,14 +184,14 @@ class Transport:
         auth(request)
         return request
 
-    def _authenticate(self, target: Target) -> KeyAuth:
+    def _authenticate(self, target: RequestTemplate) -> KeyAuth:
         """Ask for the key, whose provider may raise what it likes, and for what counts without one."""
         if not target.keyed:
             return KeyAuth(None)
         others = None if self._own else getattr(self.session, "auth", None)
         return KeyAuth(self._configuration.key_header(), target.userinfo or others, target.given)
 
-    def _prepare_by_session(self, call: _Call, auth: KeyAuth) -> requests.PreparedRequest:
+    def _prepare_by_session(self, call: _CallState, auth: KeyAuth) -> requests.PreparedRequest:
         """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
         target = call.target
         request = requests.Request("POST", target.url, headers=target.headers, data=call.body, auth=auth)
@@ -201,7 +201,7 @@ class Transport:
             failure = classify(error)
         raise connection_error(failure, target.host, call.deadline)
 
-    def _send(self, call: _Call, request: requests.PreparedRequest) -> requests.Response:
+    def _send(self, call: _CallState, request: requests.PreparedRequest) -> requests.Response:
         """Send over the network; this is where foreign exceptions end."""
         if call.deadline is not None and call.deadline.expired:
             raise deadline_error(call.target.host, call.deadline)
@@ -218,7 +218,7 @@ class Transport:
             failure = classify(error)
         raise connection_error(failure, call.target.host, call.deadline)
 
-    def _send_by_session(self, call: _Call, request: requests.PreparedRequest) -> requests.Response:
+    def _send_by_session(self, call: _CallState, request: requests.PreparedRequest) -> requests.Response:
         connect, read = call.timeout
         settings: dict[str, Any] = {"stream": True}
         if self._own:
@@ -249,7 +249,7 @@ def check_retries(value: object) -> RetryConfig:
     raise TypeError(f"retries: expected a utils.RetryConfig, got {type(value).__name__}")
 
 
-def _wait(call: _Call, error: errors.SDKError) -> float | None:
+def _wait(call: _CallState, error: errors.SDKError) -> float | None:
     """Give the seconds to wait before the next attempt; `None` when there shall be none."""
     if call.attempt >= call.retries.limit:
         return None
@@ -268,7 +268,7 @@ def _is_mendable(failure: Failure, retries: RetryConfig) -> bool:
     return retries.retry_connection_errors and failure.kind in ("connection", "connect timeout")
 
 
-def _log(call: _Call, started: float, outcome: object, response: requests.Response | None) -> None:
+def _log(call: _CallState, started: float, outcome: object, response: requests.Response | None) -> None:
     if not logger.isEnabledFor(logging.INFO):
         return
     headers: Mapping[str, str] = response.headers if response is not None else {}

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from .._core import codec, sse
-from .._http.body import Answer, drop, finish, iter_chunks, keep_body
+from .._http.body import ResponseBody, drop, finish, iter_chunks, keep_body
 from .._http.errors import deadline_error, host_of, in_band_error, interrupted, unreadable
 from ..models import errors
 from ..models.shared import CreateCompletionResponse
@@ -23,7 +23,7 @@ _MAY_BEGIN_EVENTS = re.compile(rb"(\xef|\xef\xbb|\xef\xbb\xbf\s*)?[adeinorty]{0,
 _NO_EVENTS = (b"{", b"[", b"<")
 
 
-def open_stream(answer: Answer) -> EventStream[CreateCompletionResponse]:
+def open_stream(answer: ResponseBody) -> EventStream[CreateCompletionResponse]:
     """Make the stream of an answer to a request with `stream=True`, whatever the server sent.
 
     Raises:
@@ -68,7 +68,7 @@ def _collect(events: Iterable[bytes]) -> CreateCompletionResponse:
 
 
 def _read(
-    answer: Answer, chunks: Iterable[bytes], progress: Progress
+    answer: ResponseBody, chunks: Iterable[bytes], progress: Progress
 ) -> Generator[CreateCompletionResponse, None, None]:
     """Yield the completions of a stream; whatever goes wrong carries what had come."""
     problem: errors.SDKError
@@ -91,7 +91,9 @@ def _read(
         del problem  # it holds this frame
 
 
-def _completions(answer: Answer, chunks: Iterable[bytes], progress: Progress) -> Iterator[CreateCompletionResponse]:
+def _completions(
+    answer: ResponseBody, chunks: Iterable[bytes], progress: Progress
+) -> Iterator[CreateCompletionResponse]:
     response, deadline, seen = answer.response, answer.deadline, progress.events
     decoder = sse.Decoder()
     chunks = iter(chunks)
