@@ -69,7 +69,7 @@ class Environment:
 class _SealedSecurity(Security):
     """A literal key inside a configuration: cannot be changed, and has no fields that `dataclasses.asdict` would show.
 
-    `asdict` goes by `__dataclass_fields__`; without any it shows `{}` (`test_configuration` holds it).
+    `asdict` goes by `__dataclass_fields__`; without any it shows `{}` (`test_sdkconfiguration` holds it).
     """
 
     __dataclass_fields__ = {}  # noqa: RUF012
