@@ -213,3 +213,11 @@ def test_speakeasys_positional_order() -> None:
     assert RetryConfig("none", max_retries=5).limit == 0
     assert RetryConfig() == RetryConfig(max_retries=2)
     assert hash(RetryConfig()) == hash(RetryConfig())
+
+
+@pytest.mark.parametrize("name", ["retry_connection_errors", "retry_read_timeouts"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_retry_config_given_no_boolean_raises(name: str, value: object) -> None:
+    """Every field is checked: what would count as true or false by accident is refused by name."""
+    with pytest.raises(TypeError, match=f"^{name}: expected True or False, got"):
+        RetryConfig(**{name: value})  # type: ignore[arg-type]
