@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ._core import codec
 from ._core.deadline import Timeout
-from ._http.body import ResponseBody, read_body
+from ._http.body import read_body
 from ._http.transport import RequestOptions, Transport
 from ._parsing.completion import read_completion
+from ._parsing.stream import open_stream
 from .models import operations, shared
 from .utils.eventstreaming import EventStream
 from .utils.retries import RetryConfig
@@ -57,7 +58,6 @@ class Completions:
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
         stream = bool(request.additional_properties.get("stream", request.stream))
-        open_stream = _load_streaming() if stream else None
         options = RequestOptions(retries, timeout, deadline, http_headers, query, server_url)
         answer = self._transport.post(PATH, body, stream=stream, options=options)
         result = operations.CreateCompletionResponse(
@@ -66,7 +66,7 @@ class Completions:
             raw_response=answer.response,
             retries_taken=answer.retries_taken,
         )
-        if open_stream is not None:
+        if stream:
             result.completion_stream = open_stream(answer)
         else:
             result.create_completion_response = read_completion(answer.response, read_body(answer))
@@ -102,10 +102,3 @@ class Completions:
         )
         assert result.completion_stream is not None
         return result.completion_stream
-
-
-def _load_streaming() -> Callable[[ResponseBody], EventStream[shared.CreateCompletionResponse]]:
-    """Load what reads streams when one is asked for: it would add a fifteenth to the import of gpt."""
-    from ._parsing.stream import open_stream
-
-    return open_stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -47,6 +48,8 @@ class EventStream(Generic[T]):
         self._events = events
         self._accumulate = accumulate
         self._abort = abort
+        # Not `__del__`: in a reference cycle the socket's own would come first, and warn that nobody closed it.
+        weakref.finalize(self, abort).atexit = False
         self._received: list[bytes] = []
         self._closed = False
         self._ended = False
