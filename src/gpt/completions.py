@@ -56,7 +56,7 @@ class Completions:
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
-        stream = bool(request.additional_properties.get("stream", request.stream))
+        stream = bool((request.additional_properties or {}).get("stream", request.stream))
         open_stream = _load_streaming() if stream else None
         options = RequestOptions(retries, timeout, deadline, http_headers, query, server_url)
         answer = self._transport.post(PATH, body, stream=stream, options=options)
@@ -89,7 +89,7 @@ class Completions:
         """
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
-        extras = {name: value for name, value in request.additional_properties.items() if name != "stream"}
+        extras = {name: value for name, value in (request.additional_properties or {}).items() if name != "stream"}
         streamed = replace(request, stream=True, additional_properties=extras)
         result = self.create_completion(
             streamed,

@@ -11,7 +11,6 @@ from typing import Any
 from ._core import url
 from ._core.deadline import parse_seconds, parse_timeout
 from ._core.headers import check_header_name, check_headers, is_credential, is_sendable
-from ._core.value import Value
 from .hooks import Hook
 from .models.shared import Security
 from .utils.retries import RetryConfig
@@ -26,8 +25,8 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """How large an answer may be, decompressed."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SDKConfiguration(Value):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SDKConfiguration:
     """The settings of a client, checked and resolved. Its `repr` shows no key."""
 
     server_url: str

@@ -14,7 +14,7 @@ from ..models import errors
 from ..models.shared import CreateCompletionResponse
 from ..utils.eventstreaming import EventStream, Progress
 from .accumulate import collect
-from .completion import as_completion, read_completion
+from .completion import read_completion, to_completion
 
 _DONE = b"[DONE]"
 _LONGEST_DONE = 64
@@ -135,7 +135,7 @@ def _read_event(response: Any, event: sse.Event) -> CreateCompletionResponse | N
             raise in_band_error(response, data, event.data.decode("utf-8", "replace"))
         if not isinstance(data, dict) or not ("choices" in data or "error" in data):
             return None  # a ping, or news of another kind
-    return as_completion(response, data, event.data)
+    return to_completion(response, data, event.data)
 
 
 def _last(response: Any, event: sse.Event | None, progress: Progress) -> Iterator[CreateCompletionResponse]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Literal
 
-from .._core.value import Value
-
 MAX_SERVER_WAIT = 120.0
 """The longest wait, in seconds, that a server may ask for and get."""
 
@@ -19,8 +17,8 @@ _RETRIED_STATUSES = (408, 409, 429)
 _FINAL_CODES = ("insufficient_quota", "credit_balance_exhausted")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BackoffStrategy(Value):
+@dataclass(frozen=True)
+class BackoffStrategy:
     """How waits grow when the server names none."""
 
     initial_interval: int = 500
@@ -44,8 +42,8 @@ class BackoffStrategy(Value):
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class RetryConfig(Value):
+@dataclass(frozen=True)
+class RetryConfig:
     """What is retried and how often.
 
     Retried are failures to connect, connections lost before the answer's headers, and the statuses 408, 409, 429 and
