@@ -122,9 +122,10 @@ def _accepts(check: FieldCheck, value: Any) -> bool:
     scalar = _python_scalar(value)
     if isinstance(scalar, check.scalars):
         return not isinstance(scalar, bool) or bool in check.scalars
-    if not check.items or isinstance(value, _NO_LISTS) or not isinstance(value, Iterable):
+    if not check.items or isinstance(value, _NO_LISTS):
         return False
-    return hasattr(value, "tolist") or _are_all(check.items, value)
+    # An array's items are left to the server: a look at each would cost more than to send them.
+    return hasattr(value, "tolist") or (isinstance(value, Iterable) and _are_all(check.items, value))
 
 
 def _are_all(forms: tuple[Any, ...], values: Iterable[Any]) -> bool:
@@ -133,10 +134,10 @@ def _are_all(forms: tuple[Any, ...], values: Iterable[Any]) -> bool:
 
 
 def _is_kind(kind: type, form: Any) -> bool:
+    if issubclass(kind, Enum) or (hasattr(kind, "tolist") and not issubclass(kind, Real)):
+        return True  # what stands for another value: an enumeration, an array, a tensor without dimensions
     if is_sequence(form):
         return issubclass(kind, Iterable) and not issubclass(kind, _NO_LISTS)
-    if issubclass(kind, Enum) or (hasattr(kind, "tolist") and not issubclass(kind, Real)):
-        return True  # what stands for another value: an enumeration, a tensor without dimensions
     return issubclass(kind, _NUMBERS.get(form, form)) and (form is bool or kind is not bool)
 
 

@@ -52,7 +52,8 @@ class _Shortener:
         if type(value) is list:
             return f"[{self._items(value, len(value), lambda item: self._value(item, depth + 1))}]"
         if type(value) is tuple:
-            return f"({self._items(value, len(value), lambda item: self._value(item, depth + 1))})"
+            comma = "," if len(value) == 1 else ""
+            return f"({self._items(value, len(value), lambda item: self._value(item, depth + 1))}{comma})"
         if type(value) is dict:
             return f"{{{self._items(value.items(), len(value), lambda item: self._pair(item, depth + 1))}}}"
         if isinstance(value, self._base) and type(value).__repr__ is self._base.__repr__:

@@ -61,7 +61,7 @@ class CreateCompletionResponseChoices(Model):
     """Which completion this is: prompt number × `n` + completion number. Choices may come in any order."""
 
     finish_reason: str | None = None
-    """Why generation stopped: see `CreateCompletionResponseChoicesFinishReason`, and expect others. `None` (some servers:
+    """Why it ended: see `CreateCompletionResponseChoicesFinishReason`, and expect others. `None` (some servers:
     `""`) in all but the last chunk of a stream."""
 
     logprobs: CreateCompletionResponseChoicesLogprobs | None = None
