@@ -50,7 +50,7 @@ class Completions:
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
-        stream = bool(request.additional_properties.get("stream", request.stream))
+        stream = bool((request.additional_properties or {}).get("stream", request.stream))
         response = self._send(body, stream, options)
         result = operations.CreateCompletionResponse(
             status_code=response.response.status_code,
@@ -81,7 +81,7 @@ class Completions:
         """
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
-        extras = {name: value for name, value in request.additional_properties.items() if name != "stream"}
+        extras = {name: value for name, value in (request.additional_properties or {}).items() if name != "stream"}
         streamed = replace(request, stream=True, additional_properties=extras)
         result = self.create_completion(streamed, **options)
         assert result.completion_stream is not None

@@ -120,5 +120,3 @@ class Stress:
 def wrong(endings: Counter[str]) -> dict[str, int]:
     """Return the endings that must not be."""
     return {name: count for name, count in endings.items() if name.startswith("WRONG")}
-
-

@@ -23,7 +23,7 @@ from ..models import errors
 from ..models.shared import CreateCompletionResponse
 from ..utils.eventstreaming import EventStream
 from .accumulate import accumulate
-from .completion import as_completion, read_completion
+from .completion import read_completion, to_completion
 
 _DONE = b"[DONE]"
 _MAX_DONE_LENGTH = 64
@@ -182,7 +182,7 @@ def _read_event(response: requests.Response, event: sse.Event) -> CreateCompleti
         return None  # llama.cpp sends these between the choices of several prompts
     if event.name != "message" and not (isinstance(data, dict) and ("choices" in data or "error" in data)):
         return None  # a ping, or news of another kind
-    return as_completion(response, data, event.data)
+    return to_completion(response, data, event.data)
 
 
 def _is_json(data: bytes) -> bool:
