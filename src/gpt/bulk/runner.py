@@ -203,7 +203,8 @@ class Run(Generic[Tag]):
         self._feed()
         if self._ready:
             return
-        self._submit_open()
+        if self._done.empty():
+            self._submit_open()
         if not self._finished and (future := self._next_done()) is not None and future in self._in_flight:
             self._judge(future)
 

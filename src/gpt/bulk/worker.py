@@ -173,7 +173,7 @@ class _Sending:
         if complete:
             server.accepts_lists = True
         else:
-            server.mark_lists_refused("did not answer each prompt of a list")
+            self._servers.mark_lists_refused(server, "did not answer each prompt of a list")
             self._send_one_by_one(part)
 
     def _send_one_by_one(self, part: range) -> None:
@@ -256,7 +256,7 @@ class _Sending:
         for first in (number - 1, number):
             server = self._refused_pairs.get(first)
             if server is not None and server.accepts_lists is None and self._succeeded(first):
-                server.mark_lists_refused("refuses lists of prompts")
+                self._servers.mark_lists_refused(server, "refuses lists of prompts")
 
     def _succeeded(self, first: int) -> bool:
         return all(reply is not None and reply.error is None for reply in self._replies[first : first + 2])
