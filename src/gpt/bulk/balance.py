@@ -144,5 +144,5 @@ def _name(server: Server) -> str:
 def is_unreachable(error: Exception | None) -> bool:
     """Tell an error that says nothing of the request: there was no connection, or it broke."""
     if isinstance(error, errors.APITimeoutError):
-        return getattr(error, "phase", None) == "connect"
+        return error.phase == "connect"
     return isinstance(error, errors.APIConnectionError)

@@ -7,7 +7,6 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
-from .._http.transport import Transport
 from ..models import errors, operations
 from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 from ..sdk import Gpt
@@ -88,7 +87,7 @@ class Sender:
         """Make clients of the run's own, with connections of their own, that share a throttle."""
         self.throttle = Throttle(settings.max_wait)
         self._settings = settings
-        self._clients = [_throttled(cls, configuration, self.throttle) for cls, configuration in clients]
+        self._clients = [cls.from_configuration(each, throttle=self.throttle) for cls, each in clients]
         self._servers = Servers(self._clients)
 
     @property
@@ -264,10 +263,5 @@ class _Sending:
 
 def _is_server_failing(error: Exception) -> bool:
     status = error.status_code if isinstance(error, errors.APIStatusError) else None
-    return status in _MAYBE_REFUSED or isinstance(error, errors.ResponseValidationError)
-
-
-def _throttled(cls: type[Gpt], configuration: SDKConfiguration, throttle: Throttle) -> Gpt:
-    client = object.__new__(cls)
-    client._start(configuration, Transport(configuration, throttle))
-    return client
+    unreadable = isinstance(error, errors.ResponseValidationError)
+    return status in _MAYBE_REFUSED or (unreadable and not isinstance(error, errors.ResponseTooLargeError))
