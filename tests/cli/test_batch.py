@@ -116,7 +116,7 @@ def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr
         # On a slow machine lines of progress come between.
-        assert "waiting for the answers in flight; Ctrl-C again leaves at once\n" in iter(process.stderr.readline, "")
+        assert "waiting for the requests in flight; Ctrl-C again leaves at once\n" in iter(process.stderr.readline, "")
         held.set()
         said = process.stderr.read()
     assert process.returncode == 130
