@@ -36,7 +36,7 @@ from .batch_format import (
 from .finished import digest
 from .output_file import OutputFile
 from .runner import Run
-from .worker import Reply
+from .worker import Reply, blame
 
 logger = logging.getLogger("gpt.bulk")
 
@@ -85,9 +85,13 @@ def run_jsonl(
     model: str | None = None,
     executor: Executor | None = None,
     max_workers: int = 16,
+    batch_size: int = 1,
+    chunksize: int | None = None,
+    window: int | None = None,
     max_failures: int | None = None,
     retry_errors: bool = False,
     progress: Callable[[Summary], None] | None = None,
+    **call_options: Any,
 ) -> Summary:
     """Send every request of a JSONL file; run it again to go on where an earlier run ended, however it ended.
 
@@ -106,13 +110,13 @@ def run_jsonl(
         input: a path; `.gz` is unpacked, and `-` is stdin.
         output: a path; created, or continued when it exists.
         model: the model for bodies that name none. (One with `"model": null` names one wrongly.)
-        executor: as for `run`.
-        max_workers: how many requests run at a time; with an executor, half of what is in flight at most.
+        executor, max_workers, batch_size, chunksize, window: as for `run`.
         max_failures: after so many failures in a row that are the server's and not the request's, stop and raise the
             last; also when nothing but refused connections, 401, 403 and 404 came until the end. These lines are not
             in the output, so that running again sends them.
         retry_errors: take failed lines out of the output first, atomically, so that they are sent again.
         progress: called with the state of the output at the start and after every line.
+        **call_options: options of `create_completion` for each request.
 
     Raises:
         BlockingIOError: another run is writing to the output.
@@ -125,7 +129,18 @@ def run_jsonl(
     _check_paths(input, output)
     with _open_input(input) as lines, OutputFile(output, retry_errors=retry_errors) as out:
         batch = _Batch(out, lines, progress, max_failures)
-        run = Run(s, batch.requests(model), executor=executor, max_workers=max_workers, bodies=True)
+        run = Run(
+            s,
+            batch.requests(model),
+            executor=executor,
+            max_workers=max_workers,
+            batch_size=batch_size,
+            chunksize=chunksize,
+            window=window,
+            max_failures=max_failures,
+            bodies=True,
+            options=call_options,
+        )
         with _graceful_sigint(run), closing(iter(run)) as replies:
             for task, reply in replies:
                 batch.add(task.tag, reply)
@@ -209,9 +224,8 @@ class _Batch:
         if self._max_failures is not None and reply.server_failure:
             self._held_back.append((line, reply))
             return
-        # A reply without a status (a timeout, a request that could not be sent) tells nothing of the server, and one
-        # that was in flight when there had been too many failures does not undo them.
-        if reply.status_code is not None and len(self._held_back) < (self._max_failures or 0):
+        # One that was in flight when there had been too many failures does not undo them.
+        if blame(reply.error) == "request" and len(self._held_back) < (self._max_failures or 0):
             self._write_held_back()
         self._write_reply(line, reply)
 
