@@ -9,7 +9,7 @@ from __future__ import annotations
 import requests
 
 from .._core import url
-from .failures import FOREIGN
+from .failures import TRANSPORT_EXCEPTIONS
 from .request import RequestTemplate, environment_proxies
 from .transport import Transport
 
@@ -34,5 +34,5 @@ def get_body(transport: Transport, base: str, path: str) -> bytes | None:
         with transport.session.send(prepared, timeout=_SECONDS, allow_redirects=False, **settings) as response:
             body: bytes = response.raw.read(_LIMIT + 1, decode_content=True)
             return body if response.status_code == 200 and len(body) <= _LIMIT else None
-    except (*FOREIGN, AttributeError, ValueError):  # a caller's own session may be anything
+    except (*TRANSPORT_EXCEPTIONS, AttributeError, ValueError):  # a caller's own session may be anything
         return None

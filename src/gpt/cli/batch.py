@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -16,7 +17,7 @@ import typer
 from ..bulk import Summary, run_jsonl
 from ..bulk.batch_format import INVALID_LINE_CODES
 from ..models import errors
-from ._client import LOCAL_MODEL, Local, open_client
+from ._client import LOCAL_MODEL, Deadline, Header, Local, Retries, Timeout, Verbose, open_client
 from ._progress import format_summary, open_display
 
 Processes = Annotated[
@@ -74,6 +75,11 @@ def batch(
         ),
     ] = None,
     local: Local = False,
+    timeout: Timeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    header: Header = None,
+    verbose: Verbose = False,
 ) -> None:
     """Send every request of a file.
 
@@ -98,8 +104,20 @@ def batch(
 
     try:
         with ExitStack() as stack:
-            urls: list[str | None] = [*server_url] if server_url else [None]
-            clients = [stack.enter_context(open_client(server_url=url, local=local)) for url in urls]
+            clients = [
+                stack.enter_context(
+                    open_client(
+                        server_url=url,
+                        local=local,
+                        timeout=timeout,
+                        deadline=deadline,
+                        retries=retries,
+                        header=header,
+                        verbose=verbose and number == 0,
+                    )
+                )
+                for number, url in enumerate(server_url or [None])
+            ]
             executor = stack.enter_context(_open_executor(processes, dask))
             display = stack.enter_context(open_display())
             latest = run_jsonl(
@@ -156,7 +174,7 @@ def _open_pool(processes: int) -> Iterator[Executor]:
     processes of it; the workers leave it to this one, which lets requests in flight finish.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_ctrl_c)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
         yield pool
     except BaseException:
@@ -167,8 +185,20 @@ def _open_pool(processes: int) -> Iterator[Executor]:
     pool.shutdown()
 
 
-def _ignore_ctrl_c() -> None:
+def _start_worker() -> None:
+    """Prepare a worker: Ctrl-C is not for it, and when this process is killed it ends, too.
+
+    A `ProcessPoolExecutor`'s worker otherwise waits for ever for work from a parent that is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
