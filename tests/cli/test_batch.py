@@ -349,6 +349,7 @@ def test_batch_edited_input_is_a_usage_error(server: ScriptedServer, tmp_path: P
 @pytest.mark.parametrize("damage", ["cut", "deflate", "head"])
 def test_batch_damaged_gzip_has_no_traceback(server: ScriptedServer, tmp_path: Path, damage: str) -> None:
     """A compressed input that is damaged, wherever, is one line on stderr."""
+    server.answer_with(echo_lists)
     whole = gzip.compress(write_batch(tmp_path / "in", 3000).read_bytes())
     middle = len(whole) // 2
     texts = {"cut": whole[:-50], "deflate": whole[:middle] + b"\xff" * 99 + whole[middle + 99 :], "head": b"no gzip"}
@@ -439,7 +440,7 @@ def test_batch_on_a_terminal_shows_a_bar(server: ScriptedServer, tmp_path: Path)
     with subprocess.Popen(command, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"}) as process:
         os.close(theirs)
         shown = b""
-        while b"30 (" not in shown or b" %) done, 0 failed" not in shown:
+        while b" %) done, 0 failed" not in shown:
             shown += os.read(ours, 4096)
         gate.set()
         with contextlib.suppress(OSError):  # the other end is closed
