@@ -83,9 +83,15 @@ class Settings:
 class Sender:
     """Sends packs to the servers of a run, from any thread of a process."""
 
-    def __init__(self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings) -> None:
-        """Make clients of the run's own, with connections of their own, that share a throttle."""
-        self.throttle = Throttle(settings.max_wait)
+    def __init__(
+        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, *, remote: bool = False
+    ) -> None:
+        """Make clients of the run's own, with connections of their own, that share a throttle.
+
+        A `remote` one sends nothing while a server wants to be left alone, so that the rest of a chunk goes back and
+        the submitter holds back the other processes too.
+        """
+        self.throttle = Throttle(settings.max_wait, turns_away=remote)
         self._settings = settings
         self._clients = [cls.from_configuration(each, throttle=self.throttle) for cls, each in clients]
         self._servers = Servers(self._clients)
