@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import itertools
+import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +23,20 @@ from typer.testing import CliRunner
 
 from gpt.bulk import Summary
 from gpt.cli import app
-from gpt.cli._progress import clock, conclude, describe
-from tests.support.batch import batch_line, each_once, ids, parrot, wait_for_requests, write_batch, write_lines
+from gpt.cli._progress import Pace, format_duration, format_progress, format_summary, open_display
+from tests.support.batch import (
+    batch_line,
+    each_once,
+    ids,
+    parrot,
+    read_lines,
+    wait_for_requests,
+    write_batch,
+    write_lines,
+)
 from tests.support.client import make, request
 from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.lists import echo_lists
 
 GPT = [sys.executable, "-m", "gpt"]
 
@@ -38,7 +53,7 @@ def batch(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["batch", *map(str, arguments)], prog_name="gpt")
 
 
-def test_batch(server: ScriptedServer, tmp_path: Path) -> None:
+def test_batch_all_answered_exits_with_0(server: ScriptedServer, tmp_path: Path) -> None:
     """All lines answered: exit code 0, nothing on stdout, the count on stderr."""
     path = write_lines(tmp_path / "in", [{"prompt": "x"}, {"prompt": "y", "model": "own"}])
     result = batch(path, tmp_path / "out", "--model", "m", "-w", 2)
@@ -47,22 +62,33 @@ def test_batch(server: ScriptedServer, tmp_path: Path) -> None:
     assert ids(tmp_path / "out") == {"1": 1, "2": 1}
 
 
-def test_batch_with_failed_lines(server: ScriptedServer, tmp_path: Path) -> None:
-    """Some lines failed, of this run or an earlier one: exit code 1 and what to do; --retry-errors does it."""
-    path, out = write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense"]), tmp_path / "out"
+def test_batch_failed_lines_exit_with_1_and_are_counted_by_code(server: ScriptedServer, tmp_path: Path) -> None:
+    """Some lines failed, of this run or an earlier one: exit code 1, how many of which kind, and what to do."""
+    path, out = write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense", b"{", batch_line("r3")]), tmp_path / "out"
+    server.answer_with(lambda r: json_answer({}, 400) if r.json()["prompt"] == "r3" else parrot(r))
 
-    first, second = batch(path, out), batch(path, out)
-    write_batch(path, 2)
+    first, second = batch(path, out, "-w", 1), batch(path, out)
+    server.answer_with(parrot)
+    write_batch(path, 4)
     third = batch(path, out, "--retry-errors")
 
     assert (first.exit_code, second.exit_code, third.exit_code) == (1, 1, 0)
-    assert "1 answered, 1 failed\n" in first.stderr
-    assert "the last error: line 2: the line is not JSON" in first.stderr
+    assert "1 answered, 3 failed\n" in first.stderr
+    assert "the last error: 400 Bad Request" in first.stderr
     assert second.stderr == (
-        "1 answered, 1 failed (2 of them by earlier runs)\n--retry-errors asks failed lines again\n"
+        "1 answered, 3 failed (4 of them by earlier runs)\n"
+        "failed: 2 invalid_json_line, 1 BadRequestError\n"
+        "--retry-errors sends failed lines again\n"
     )
-    assert third.stderr.startswith("2 answered, 0 failed (1 of them by earlier runs)\n")
-    assert ids(out) == each_once(2)
+    assert third.stderr.startswith("4 answered, 0 failed (1 of them by earlier runs)\n")
+    assert ids(out) == each_once(4)
+
+
+def test_batch_invalid_lines_only_advises_to_correct_them(server: ScriptedServer, tmp_path: Path) -> None:
+    """Where nothing but invalid lines failed, sending them again is not advised."""
+    said = batch(write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense"]), tmp_path / "out").stderr
+    assert said.endswith("these lines were not sent: correct them in INPUT, then use --retry-errors\n")
+    assert "the last error: line 2: the line is not JSON" in said
 
 
 def test_batch_local(tmp_path: Path) -> None:
@@ -99,8 +125,11 @@ def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
     assert result.stderr.startswith("rate limited: everything waits 1.2 s\n3 answered, 0 failed\n")
 
 
-def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
-    """At Ctrl-C the answers in flight are written, the code is 130, and the next run goes on."""
+@pytest.mark.parametrize("options", [("-w", "4"), ("-w", "2", "--processes", "2")], ids=["threads", "processes"])
+def test_batch_ctrl_c_writes_what_is_in_flight(
+    server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """At Ctrl-C requests in flight are awaited and written, the code is 130, and the next run goes on."""
     held, numbers = threading.Event(), itertools.count(1)
 
     def hold_later_ones(received: Received) -> Answer:
@@ -110,18 +139,19 @@ def test_batch_interrupted(server: ScriptedServer, tmp_path: Path) -> None:
 
     server.answer_with(hold_later_ones)
     write_batch(tmp_path / "in", 100)
-    command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), "-w", "4"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), *options]
+    # As on a terminal, Ctrl-C goes to a group of processes: the command and its workers.
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for_requests(server, 14)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         assert process.stderr
         # On a slow machine lines of progress come between.
-        assert "waiting for the answers in flight; Ctrl-C again leaves at once\n" in iter(process.stderr.readline, "")
+        assert "waiting for the requests in flight; Ctrl-C again leaves at once\n" in iter(process.stderr.readline, "")
         held.set()
         said = process.stderr.read()
     assert process.returncode == 130
     asked = len(server.requests)
-    assert 14 <= asked <= 10 + 2 * 4 + 4
+    assert 14 <= asked < 100
     assert f"{asked} answered, 0 failed\n" in said
     assert said.endswith("stopped; run it again to go on\n")
     assert sum(ids(tmp_path / "out").values()) == asked
@@ -204,26 +234,218 @@ def test_shell_completion() -> None:
     assert done.stdout.split() == ["batch"]
 
 
-COUNT = Summary(answered=1200, failed=3, resumed=203, prompt_tokens=10, completion_tokens=50_000)
+COUNT = Summary(
+    answered=1200,
+    failed=3,
+    resumed=203,
+    prompt_tokens=10,
+    completion_tokens=50_000,
+    errors={"a": 1, "b": 2},
+    bytes_read=4000,
+    bytes_total=16_000,
+)
+NOTHING = Summary(answered=0, failed=0, resumed=0, prompt_tokens=0, completion_tokens=0)
 
 
-def test_progress_text() -> None:
+def test_format_progress_shows_what_is_known() -> None:
     """Progress says what is done and failed, the rates, and the time left, each only where it is known."""
-    assert describe(COUNT, 5203, 100.0) == "1,203/5,203 done, 3 failed, 10/s, 500 tokens/s, 6:40 left"
-    assert describe(COUNT, None, 100.0) == "1,203 done, 3 failed, 10/s, 500 tokens/s"
-    nothing = Summary(answered=0, failed=0, resumed=0, prompt_tokens=0, completion_tokens=0)
-    assert describe(nothing, 5, 0.0) == "0/5 done, 0 failed"
-    assert conclude(COUNT, 100.0) == (
+    assert format_progress(COUNT, 100.0, 400) == "1,203 (25 %) done, 3 failed, 10/s, 500 tokens/s, 6:40 left"
+    assert format_progress(replace(COUNT, bytes_total=None), 100.0, None) == "1,203 done, 3 failed, 10/s, 500 tokens/s"
+    assert format_progress(NOTHING, 0.0, None) == "0 done, 0 failed"
+    huge = replace(COUNT, completion_tokens=2**63)
+    assert "tokens/s" in format_progress(huge, 1.0, None)
+
+
+def test_format_summary_counts_errors_by_code() -> None:
+    """The end says what was done, in which time, and which errors there were, the commonest first."""
+    assert format_summary(COUNT, 100.0) == (
         "1,200 answered, 3 failed (203 of them by earlier runs)\n"
-        "1,000 in 1:40, 10/s, 10 prompt and 50,000 completion tokens"
+        "1,000 in 1:40, 10/s, 10 prompt and 50,000 completion tokens\n"
+        "failed: 2 b, 1 a"
     )
-    assert [clock(5), clock(754), clock(3723)] == ["0:05", "12:34", "1:02:03"]
+    assert [format_duration(5), format_duration(754), format_duration(3723)] == ["0:05", "12:34", "1:02:03"]
 
 
-def test_answers_that_never_fit(server: ScriptedServer, tmp_path: Path) -> None:
-    """An API that refuses everything is told at the end by what it said last."""
+def test_pace_counts_from_the_first_new_line() -> None:
+    """The time left is by bytes of the input, without those that were skipped as finished."""
+    pace = Pace(0.0)
+    resumed = replace(NOTHING, answered=5, resumed=5, bytes_read=0, bytes_total=10_000)
+    assert pace.seconds_left(resumed, 1.0) is None
+    assert pace.seconds_left(replace(resumed, answered=6, bytes_read=8000), 2.0) is None
+    assert pace.seconds_left(replace(resumed, answered=7, bytes_read=9000), 5.0) == 3.0
+    assert pace.seconds_left(replace(resumed, answered=8, bytes_total=None), 5.0) is None
+
+
+def test_open_display_restores_the_log_level() -> None:
+    """What is shown of the log while a command runs ends with it."""
+    logger = logging.getLogger("gpt.bulk")
+    before = logger.level, list(logger.handlers)
+    with open_display():
+        assert logger.level == logging.INFO
+    assert (logger.level, logger.handlers) == before
+
+
+@pytest.mark.parametrize("n", [3, 150])
+def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, n: int) -> None:
+    """An API that refuses everybody ends the run with its reason and an output that goes on with the right key."""
     server.answer_with(lambda _: json_answer({"error": {"message": "bad key"}}, 401))
-    result = batch(write_batch(tmp_path / "in", 3), tmp_path / "out")
+    path, out = write_batch(tmp_path / "in", n), tmp_path / "out"
+    result = batch(path, out)
     assert result.exit_code == 1
-    assert "0 answered, 3 failed" in result.stderr
-    assert "the last error: 401 Unauthorized" in result.stderr
+    assert result.stderr.startswith("0 answered, 0 failed\nstopped; run it again to go on\ngpt: 401 Unauthorized")
+    assert out.read_bytes() == b""
+
+    server.answer_with(parrot)
+    assert batch(path, out).exit_code == 0
+    assert ids(out) == each_once(n)
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "1"), ("--batch-size", "8")])
+def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A server that fails from some request on ends the run after --max-failures, without a failed line."""
+    numbers = itertools.count()
+
+    def die_later(received: Received) -> Answer:
+        return echo_lists(received) if next(numbers) < 5 else json_answer({"error": {"message": "dead"}}, 500)
+
+    server.answer_with(die_later)
+    path, out = write_batch(tmp_path / "in", 400), tmp_path / "out"
+    result = batch(path, out, "--max-failures", 20, "--retries", 0, "-w", 2, *options)
+    assert result.exit_code == 1
+    assert "stopped; run it again to go on\ngpt: 500 Internal Server Error" in result.stderr
+    written = read_lines(out)
+    assert 5 <= len(written) < 100
+    assert not any(line["error"] for line in written)
+
+    server.answer_with(echo_lists)
+    assert batch(path, out, *options).exit_code == 0
+    assert ids(out) == each_once(400)
+
+
+def test_batch_failures_of_some_requests_are_written(server: ScriptedServer, tmp_path: Path) -> None:
+    """Failures between completions are failed lines, also with --max-failures, and end nothing."""
+    server.answer_with(lambda r: json_answer({}, 500) if int(r.json()["prompt"][1:]) % 3 else parrot(r))
+    result = batch(write_batch(tmp_path / "in", 60), tmp_path / "out", "--max-failures", 5, "--retries", 0, "-w", 1)
+    assert result.exit_code == 1
+    assert "20 answered, 40 failed" in result.stderr
+    assert ids(tmp_path / "out") == each_once(60)
+
+
+def test_batch_without_a_model_is_a_usage_error(server: ScriptedServer, tmp_path: Path) -> None:
+    """Where no line names a model and the command does not either, it says so and nothing is written."""
+    result = batch(write_lines(tmp_path / "in", [{"prompt": "x"}] * 3), tmp_path / "out")
+    assert (result.exit_code, (tmp_path / "out").read_bytes()) == (2, b"")
+    assert result.stderr.startswith("gpt: model: 3 new lines name none")
+
+
+def test_batch_edited_input_is_a_usage_error(server: ScriptedServer, tmp_path: Path) -> None:
+    """An input that was edited under its output is refused, and nothing is said of running it again."""
+    batch(write_lines(tmp_path / "in", [{"prompt": "x"}]), tmp_path / "out", "-m", "m")
+    result = batch(write_lines(tmp_path / "in", [{"prompt": "y"}]), tmp_path / "out", "-m", "m")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("gpt: line 1 of the input is not the line 1 that")
+
+
+@pytest.mark.parametrize("damage", ["cut", "deflate", "head"])
+def test_batch_damaged_gzip_has_no_traceback(server: ScriptedServer, tmp_path: Path, damage: str) -> None:
+    """A compressed input that is damaged, wherever, is one line on stderr."""
+    server.answer_with(echo_lists)
+    whole = gzip.compress(write_batch(tmp_path / "in", 3000).read_bytes())
+    middle = len(whole) // 2
+    texts = {"cut": whole[:-50], "deflate": whole[:middle] + b"\xff" * 99 + whole[middle + 99 :], "head": b"no gzip"}
+    (tmp_path / "in.gz").write_bytes(texts[damage])
+    result = batch(tmp_path / "in.gz", tmp_path / "out", "--batch-size", 32)
+    assert result.exit_code == 2
+    assert re.fullmatch(r"gpt: .*in\.gz: the gzip file is damaged or was cut off: .*\n", result.stderr)
+
+
+def test_batch_batch_size_sends_lists(server: ScriptedServer, tmp_path: Path) -> None:
+    """--batch-size puts several prompts into a request, and nobody sees it in the output."""
+    server.answer_with(echo_lists)
+    assert batch(write_batch(tmp_path / "in", 64), tmp_path / "out", "--batch-size", 16).exit_code == 0
+    assert len(server.requests) < 10
+    texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in read_lines(tmp_path / "out")}
+    assert texts == {f"r{i}": f"r{i}/0" for i in range(64)}
+
+
+def test_batch_several_servers_share_the_work(server: ScriptedServer, tmp_path: Path) -> None:
+    """Each --server-url is a server of the run; one that refuses connections costs nothing but its turn."""
+    with ScriptedServer() as second, ScriptedServer() as dead:
+        second.answer_with(parrot)
+        dead.tcp.refuse()
+        urls = [part for one in (server, second, dead) for part in ("--server-url", one.url)]
+        assert batch(write_batch(tmp_path / "in", 200), tmp_path / "out", *urls).exit_code == 0
+        assert len(server.requests) + len(second.requests) == 200
+        assert min(len(server.requests), len(second.requests)) > 0
+    assert ids(tmp_path / "out") == each_once(200)
+
+
+def test_batch_dask_does_the_work(server: ScriptedServer, tmp_path: Path) -> None:
+    """--dask sends the requests from the workers of a cluster."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        result = batch(write_batch(tmp_path / "in", 50), tmp_path / "out", "--dask", cluster.scheduler_address)
+    assert result.exit_code == 0, result.stderr
+    assert ids(tmp_path / "out") == each_once(50)
+
+
+def test_batch_processes_and_dask_exclude_each_other(server: ScriptedServer, tmp_path: Path) -> None:
+    """Two places for the work are one too many."""
+    result = batch(write_batch(tmp_path / "in", 1), tmp_path / "out", "--processes", 2, "--dask", "tcp://nowhere:1")
+    assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
+
+
+def test_batch_output_dash_is_refused(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` is stdin, and no name of an output: no file of this name is left behind."""
+    monkeypatch.chdir(tmp_path)
+    result = batch(write_batch(tmp_path / "in", 1), "-")
+    assert (result.exit_code, [path.name for path in tmp_path.iterdir()]) == (2, ["in"])
+
+
+def test_batch_killed_again_and_again_loses_and_doubles_nothing(server: ScriptedServer, tmp_path: Path) -> None:
+    """With packs of 32 and two processes, too, five kills lose no line and double none, and leave no worker behind."""
+    server.answer_with(echo_lists)
+    write_batch(tmp_path / "in", 20_000)
+    options = ["--batch-size", "32", "--processes", "2", "-w", "2"]
+    command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), *options]
+    for _ in range(5):
+        sent = len(server.requests)
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            wait_for_requests(server, sent + 20)
+            process.kill()
+            # Its workers have its stdout, too: it ends when they have ended.
+            assert process.stdout
+            assert process.stdout.read() == b""
+    subprocess.run(command, check=True, capture_output=True)
+    assert ids(tmp_path / "out") == each_once(20_000)
+    answered = {line["response"]["body"]["choices"][0]["text"] for line in read_lines(tmp_path / "out")}
+    assert answered == {f"r{i}/0" for i in range(20_000)}
+
+
+def test_batch_on_a_terminal_shows_a_bar(server: ScriptedServer, tmp_path: Path) -> None:
+    """On a terminal the share of the input, and at the end the count, are shown."""
+    gate = threading.Event()
+    numbers = itertools.count()
+
+    def hold_the_last(received: Received) -> Answer:
+        if next(numbers) >= 30:
+            gate.wait(60)
+        return parrot(received)
+
+    server.answer_with(hold_the_last)
+    ours, theirs = pty.openpty()
+    command = [*GPT, "batch", str(write_batch(tmp_path / "in", 40)), str(tmp_path / "out"), "-w", "1"]
+    with subprocess.Popen(command, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        while b" %) done, 0 failed" not in shown:
+            shown += os.read(ours, 4096)
+        gate.set()
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 4096):
+                shown += data
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"40 answered, 0 failed" in shown

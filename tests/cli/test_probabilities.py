@@ -1,24 +1,17 @@
-"""`gpt score`, `gpt view` and `gpt complete --view`: what is sent, what is printed where, and how they end."""
+"""`gpt score`: what is sent, what is printed where, and how it ends."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from gpt import view
 from gpt.cli import app
-from gpt.models.shared import CreateCompletionResponse
-from tests.support.fixtures import vllm
 from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
-
-ANSWER = vllm("echo_logprobs_generate")
 
 
 @pytest.fixture
@@ -99,66 +92,3 @@ def test_score_bad_line(server: ScriptedServer, tmp_path: Path, line: str) -> No
 
     assert result.exit_code == 2
     assert "line 1: " in result.stderr
-
-
-def test_view(tmp_path: Path) -> None:
-    """A saved answer is shown as text; -o writes the page and says so on stderr."""
-    (tmp_path / "answer.json").write_text(ANSWER.body, encoding="utf-8")
-
-    shown = run("view", str(tmp_path / "answer.json"))
-    written = run("view", str(tmp_path / "answer.json"), "-o", str(tmp_path / "page.html"))
-
-    assert shown.stdout.startswith("A·class·definitions.")
-    assert "or ‘n’ 11.4 %" in shown.stdout
-    assert (written.stdout, written.exit_code) == ("", 0)
-    assert "page.html" in written.stderr
-    completion = CreateCompletionResponse.from_json(ANSWER.body)
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == view.to_html(completion)
-
-
-def test_view_of_a_stream() -> None:
-    """The lines of `gpt complete --stream --json` are one answer."""
-    events = vllm("stream_echo_logprobs").body.split("\n\n")
-    chunks = "\n".join(event.removeprefix("data: ") for event in events if "{" in event)
-
-    assert run("view", "-", stdin=chunks).stdout.startswith("Return·the·current·tab·will")
-
-
-@pytest.mark.parametrize("text", ["", "nothing", "[]", '{"choices": 5}', '{"a": 1}\n{"b": 2}'])
-def test_view_of_something_else(text: str) -> None:
-    """What is no answer is a usage error that says what was expected."""
-    result = run("view", "-", stdin=text)
-    assert result.exit_code == 2
-    assert "expected the JSON of an answer" in result.stderr
-
-
-def test_complete_view(server: ScriptedServer) -> None:
-    """`gpt complete --view` asks for log-probabilities and shows them; an explicit number is kept."""
-    server.reply(ANSWER.answer())
-
-    shown = run("complete", "-m", "m", "--view", "A class")
-    run("complete", "-m", "m", "--view", "--logprobs", "2", "A class")
-
-    assert "perplexity 5.32" in shown.stdout
-    assert [received.json()["logprobs"] for received in server.requests] == [5, 2]
-
-
-def test_complete_view_or_json(server: ScriptedServer) -> None:
-    """--view and --json exclude each other."""
-    result = run("complete", "-m", "m", "--view", "--json", "A class")
-    assert (result.exit_code, server.requests) == (2, [])
-
-
-def test_local_view() -> None:
-    """`gpt complete --local --view` needs neither key nor network."""
-    result = run("complete", "--local", "--view", "--max-tokens", "3", "--seed", "1", "A class")
-    assert result.exit_code == 0
-    assert "3 tokens · perplexity" in result.stdout
-
-
-def test_colours_on_a_terminal() -> None:
-    """On a terminal the text is coloured; controls of a model's text never are ours to obey."""
-    out = io.StringIO()
-    answer = CreateCompletionResponse.from_json(ANSWER.body)
-    Console(file=out, force_terminal=True, color_system="truecolor", width=80).print(view.to_text(answer))
-    assert "\x1b[30;48;2;254;217;142m" in out.getvalue()

@@ -1,4 +1,4 @@
-"""gpt.local: llama.cpp's own server in this process, spoken to over HTTP like any other."""
+"""gpt.local: llama.cpp's own server in a process of its own, spoken to over HTTP like any other."""
 
 import json
 import os
@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -42,7 +45,7 @@ def text(server: local.Server, **body: object) -> str:
     return complete(server, **body)["choices"][0]["text"]
 
 
-def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program in a Python of its own, where a crash or a deadlock of the engine is only a failed test."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
@@ -51,6 +54,7 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        **options,
     )
 
 
@@ -203,9 +207,17 @@ def test_says_how_to_install_the_extra() -> None:
 
 
 def test_importing_loads_no_engine() -> None:
-    """The engine is loaded by a Server, not by the import."""
-    finished = run("import sys, gpt.local; print('xllamacpp' in sys.modules)")
+    """Neither the import nor a Server loads the engine into this process."""
+    finished = run("import sys; from gpt import local; local.Server().close(); print('xllamacpp' in sys.modules)")
     assert finished.stdout.strip() == "False", finished.stderr
+
+
+def test_key_is_not_in_the_list_of_processes() -> None:
+    """A key goes to the engine where other users of the machine cannot read it."""
+    with local.Server(api_key="a-secret-key"):
+        listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, timeout=60, check=True)
+        assert "engine.py" in listed.stdout
+        assert "a-secret-key" not in listed.stdout
 
 
 @pytest.mark.parametrize(
@@ -350,6 +362,96 @@ def test_close_cuts_a_stream_off() -> None:
     answer.close()
     with pytest.raises(requests.ConnectionError):
         complete(server)
+
+
+def test_idle_connections_delay_nobody(server: local.Server) -> None:
+    """A client is served at once while forty others keep their connections open and idle, as a pool does."""
+    with ExitStack() as stack:
+        for _ in range(40):
+            session = stack.enter_context(requests.Session())
+            # llama.cpp keeps an idle connection for 5 s: whoever waited for one of them would time out here.
+            session.get(f"{server.url}/models", timeout=4).raise_for_status()
+
+
+WEDGED = """
+    import os, sys, threading, time
+    import requests
+    from gpt import local
+
+    server = local.Server(n_parallel=1)
+    url = f"{server.url}/completions"
+
+    def wedge():
+        body = {"prompt": "a", "grammar": "root ::= " + '("a"?)' * 1000, "max_tokens": 5}
+        try:
+            requests.post(url, json=body, timeout=100)
+        except requests.ConnectionError:
+            print("cut off")
+
+    thread = threading.Thread(target=wedge, daemon=True)
+    thread.start()
+    time.sleep(1)
+    try:
+        requests.post(url, json={"prompt": "a", "max_tokens": 1}, timeout=1)
+    except requests.Timeout:
+        print("nobody else is served")
+"""
+
+
+def test_close_returns_when_a_request_wedges_the_engine() -> None:
+    """A grammar that keeps llama.cpp busy for ever freezes neither close nor the process; its request is cut off."""
+    finished = run(textwrap.dedent(WEDGED) + "server.close()\nthread.join()\nprint('over')")
+    assert finished.stdout.splitlines() == ["nobody else is served", "cut off", "over"], finished.stderr
+
+
+def test_engine_ends_with_a_killed_process() -> None:
+    """A process that is killed leaves no engine behind, a wedged one neither."""
+    finished = run(textwrap.dedent(WEDGED) + "print(server.url, flush=True)\nos.kill(os.getpid(), 9)")
+    url = finished.stdout.splitlines()[-1]
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", int(url.removesuffix("/v1").rpartition(":")[2])), 1).close()
+        except OSError:
+            return
+        time.sleep(0.05)
+    pytest.fail("it still listens")
+
+
+def test_ctrl_c_does_not_reach_the_engine() -> None:
+    """A SIGINT to the whole process group, as a terminal sends it, leaves requests in flight alone."""
+    program = """
+        import os, signal
+        import requests
+        from gpt import local
+        signal.signal(signal.SIGINT, lambda *_: None)
+        with local.Server() as server:
+            os.killpg(os.getpgrp(), signal.SIGINT)
+            print(requests.get(f"{server.url}/models", timeout=60).status_code)
+    """
+    finished = run(program, start_new_session=True)
+    assert (finished.returncode, finished.stdout) == (0, "200\n"), finished.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_ends_beside_a_living_engine() -> None:
+    """A forked child may use the engine, start one of its own, and end in the ordinary way."""
+    program = """
+        import os, sys, warnings
+        import requests
+        from gpt import local
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with local.Server() as server:
+            child = os.fork()
+            if child == 0:
+                requests.get(f"{server.url}/models", timeout=60).raise_for_status()
+                with local.Server() as other:
+                    requests.get(f"{other.url}/models", timeout=60).raise_for_status()
+                sys.exit(7)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print(requests.get(f"{server.url}/models", timeout=60).status_code)
+    """
+    finished = run(program)
+    assert (finished.returncode, finished.stdout) == (0, "7\n200\n"), finished.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read an output, every line of which must be whole."""
     text = path.read_bytes()
     assert text.endswith(b"\n") or not text
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split(b"\n")[:-1]]
 
 
 def ids(path: Path) -> Counter[str]:

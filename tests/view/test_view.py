@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import html.parser
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -300,6 +302,24 @@ def test_real_server() -> None:
     assert answer is not None
     page = Page(answer._repr_html_())
     assert page.shown.count("all others") == len(tokens_of(answer.choices[0])) == 5
+
+
+def test_nothing_that_was_shown_is_kept() -> None:
+    """A shown answer's memory is free again once the answer is gone: of ten texts of 50 kB not two are left."""
+
+    def show(text: str) -> None:
+        view.to_html(CreateCompletionResponseChoices(text=text))
+        view.to_text(lists([text], [-1.0]))
+
+    show("what is loaded once")
+    tracemalloc.start()
+    try:
+        for number in range(10):
+            show(f"{number} {'a' * 50_000}")
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_import_is_light() -> None:

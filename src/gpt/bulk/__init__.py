@@ -9,9 +9,8 @@
 earlier run ended.
 """
 
-from .jsonl import run_jsonl
+from .jsonl import Summary, run_jsonl
 from .outcome import Outcome
 from .runner import run
-from .summary import Summary
 
 __all__ = ["Outcome", "Summary", "run", "run_jsonl"]

@@ -1,13 +1,18 @@
-"""Lines of batch files: what one asks for or what is wrong with it, and how its answer is written. No files here.
+"""Lines of batch files, read and written; no files here.
 
-The formats are OpenAI's: https://platform.openai.com/docs/api-reference/batch/request-input
+The formats are OpenAI's, https://platform.openai.com/docs/api-reference/batch/request-input, with two additions: an
+input line may be the body of a request alone, and then (or when it cannot be sent) the output line has `line` and
+`digest` after the `custom_id`: the input line's number, from 1, and 64 bits of a hash of its text in hexadecimal.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import Any, get_args
 from uuid import uuid4
 
 import orjson
@@ -17,198 +22,310 @@ from .._core import codec
 from .._core.describe import describe_type
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
+from .finished import MAX_LINE_NUMBER, digest
 from .worker import Reply
 
 URLS = ("/v1/completions", "/completions")
+INVALID_LINE_CODES = frozenset(
+    {
+        "invalid_json_line",
+        "invalid_custom_id",
+        "invalid_method",
+        "invalid_url",
+        "invalid_request",
+        "duplicate_custom_id",
+    }
+)
+"""The `error.code` of lines that were not sent; any other code is the name of an exception."""
 
 FIRST_BYTES = b'{"id":"batch_req_'
 """How every output line begins."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line that can be asked."""
+class RequestLine:
+    """An input line that can be sent, without its request."""
 
     number: int
     custom_id: str
-    request: CreateCompletionRequest
+    """Its own, or its number where it has none."""
+
+    digest: int | None = None
+    """Of a line without a `custom_id` of its own; see `finished.digest`."""
 
 
 @dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that cannot be asked, and why."""
+class InvalidLine:
+    """An input line that cannot be sent, and why."""
 
     number: int
-    custom_id: str | None
-    """The line's own name, where it has one."""
-
+    custom_id: str
+    digest: int
     code: str
     message: str
 
 
-class _Problem(Exception):
+class InvalidLineError(Exception):
+    """What is wrong with an input line; `code` is one of `INVALID_LINE_CODES`."""
+
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def read_line(data: bytes, number: int, model: str | None = None) -> Line | BadLine:
-    """Read a line in the Batch format, or one that is the body of a request alone, whose name is then its number.
+class MissingModelError(InvalidLineError):
+    """A line names no model, and no model was given for such lines."""
 
-    Args:
-        data: the line.
-        number: its number, from 1.
-        model: the model for bodies that name none.
+    def __init__(self) -> None:
+        super().__init__("invalid_request", "model: name one in the line, or one for all lines that name none")
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that an input line is.
+
+    Raises:
+        InvalidLineError: it is none.
     """
-    custom_id: str | None = None
     try:
-        value = _parse(data)
-        if not ("body" in value or "custom_id" in value):
-            return Line(number, str(number), _read_body(value, model))
-        custom_id = _read_id(value)
-        _check_address(value)
-        return Line(number, custom_id, _read_body(value.get("body"), model))
-    except _Problem as problem:
-        return BadLine(number, custom_id, problem.code, str(problem))
-
-
-def duplicate(line: Line) -> BadLine:
-    """Make a bad line of one whose name was used before."""
-    return BadLine(
-        line.number, line.custom_id, "duplicate_custom_id", f"custom_id: {line.custom_id!r} was used by an earlier line"
-    )
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        value = codec.loads(data)
+        value = codec.loads(text)
     except ValueError as error:
-        raise _Problem("invalid_json_line", f"the line is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise _Problem("invalid_json_line", f"expected an object, got {describe_type(value)}")
+        raise InvalidLineError("invalid_json_line", f"the line is not JSON: {error}") from None
+    if type(value) is not dict:
+        raise InvalidLineError("invalid_json_line", f"expected an object, got {describe_type(value)}")
     return value
 
 
-def _read_id(value: Mapping[str, Any]) -> str:
-    found = value.get("custom_id")
-    if not isinstance(found, str) or not found:
-        raise _Problem("invalid_custom_id", f"custom_id: expected a string, got {describe_type(found)}")
-    return found
+def own_id(value: Mapping[str, Any]) -> str | None:
+    """Return the `custom_id` of an input line, where it has one that can be used."""
+    custom_id = value.get("custom_id")
+    return custom_id if type(custom_id) is str and custom_id else None
 
 
-def _check_address(value: Mapping[str, Any]) -> None:
+def id_bytes(custom_id: str) -> bytes:
+    """Return a `custom_id` as `FinishedLines` knows it."""
+    return custom_id.encode("utf-8", "surrogatepass")
+
+
+def parse_request(value: dict[str, Any], model: str | None = None) -> CreateCompletionRequest:
+    """Return the request of an input line in the Batch format, or of one that is a request's body alone.
+
+    Args:
+        value: the line's object.
+        model: the model for bodies that name none.
+
+    Raises:
+        InvalidLineError: it cannot be sent.
+    """
+    if "body" not in value and "custom_id" not in value:
+        return _parse_body(value, model)
+    if own_id(value) is None:
+        found = describe_type(value.get("custom_id"))
+        raise InvalidLineError("invalid_custom_id", f"custom_id: expected a string, got {found}")
     method, url = value.get("method", "POST"), value.get("url", URLS[0])
     if method != "POST":
-        raise _Problem("invalid_method", f"method: expected 'POST', got {describe_type(method)}")
+        raise InvalidLineError("invalid_method", f"method: expected 'POST', got {describe_type(method)}")
     if url not in URLS:
-        raise _Problem("invalid_url", f"url: expected {URLS[0]!r}, got {describe_type(url)}")
+        raise InvalidLineError("invalid_url", f"url: expected {URLS[0]!r}, got {describe_type(url)}")
+    return _parse_body(value.get("body"), model)
 
 
-def _read_body(body: object, model: str | None) -> CreateCompletionRequest:
+def _parse_body(body: object, model: str | None) -> CreateCompletionRequest:
     if not isinstance(body, dict):
-        raise _Problem("invalid_request", f"body: expected an object, got {describe_type(body)}")
+        raise InvalidLineError("invalid_request", f"body: expected an object, got {describe_type(body)}")
     if "model" not in body:
         if model is None:
-            raise _Problem("invalid_request", "model: name one in the line, or one for all lines that name none")
+            raise MissingModelError
         body = {"model": model, **body}
     if body.get("stream"):
-        raise _Problem("invalid_request", "stream: a batch has whole answers only; leave it out")
+        raise InvalidLineError("invalid_request", "stream: a batch has no streams; leave it out")
+    if _is_plainly_valid(body):
+        return codec.decode(CreateCompletionRequest, body)
     try:
         request: CreateCompletionRequest = CreateCompletionRequest.schema().load(body)
     except ValidationError as error:
-        raise _Problem("invalid_request", "; ".join(_flat(error.messages))) from None
+        raise InvalidLineError("invalid_request", "; ".join(_flatten(error.messages))) from None
+    except codec.ShapeError as error:
+        raise InvalidLineError("invalid_request", str(error)) from None
     return request
 
 
-def _flat(messages: Any, path: str = "") -> Iterator[str]:
+def _flatten(messages: Any, path: str = "") -> Iterator[str]:
     if isinstance(messages, Mapping):
         for key, value in messages.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
+            yield from _flatten(value, f"{path}.{key}" if path else str(key))
     elif isinstance(messages, list):
         for message in messages:
             yield f"{path}: {message}"
 
 
-def write_answer(line: Line, reply: Reply) -> bytes:
-    """Write the output line of an answer or an error."""
+def _is_plainly_valid(body: Mapping[str, Any]) -> bool:
+    """Return whether the schema would take a body as it is; `False` means that the schema must be asked.
+
+    The schema costs some 130 µs a line and this about 3. Lists of one type, text or token ids, are the only values
+    besides scalars that are looked into here.
+    """
+    for name, value in body.items():
+        kind = type(value)
+        if name not in _PLAIN_TYPES:  # a server's own field, any JSON
+            continue
+        if kind is list:
+            if set(map(type, value)) not in _PLAIN_LISTS.get(name, ()):
+                return False
+        elif kind not in _PLAIN_TYPES[name] or (kind is float and not isfinite(value)):
+            return False
+    return True
+
+
+def _plain_types() -> dict[str, frozenset[type]]:
+    """Return the types of scalars that the schema takes for each field of a request."""
+    null = type(None)
+    kinds: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), bool: (bool,), float: (int, float), null: (null,)}
+    return {
+        name: frozenset(kind for form in (*get_args(hint), hint) for kind in kinds.get(form, ()))
+        for name, hint in codec.plan_for(CreateCompletionRequest).hints.items()
+    }
+
+
+_PLAIN_TYPES = _plain_types()
+_PLAIN_LISTS = {"prompt": ({str}, {int}), "stop": ({str},)}
+
+
+def format_response(line: RequestLine, reply: Reply) -> bytes:
+    """Return the output line of a completion or an error."""
+    known_by = (line.number, line.digest) if line.digest is not None else None
     if reply.error is None:
-        body: Any = orjson.Fragment(_in_one_line(reply.body))
-        return _write(line.custom_id, _response(reply, body), None)
-    error = {"code": type(reply.error).__name__, "message": _text(str(reply.error))}
-    if reply.status_code is None:
-        return _write(line.custom_id, None, error)
-    return _write(line.custom_id, _response(reply, _error_body(reply.error)), error)
+        return _format(line.custom_id, known_by, _response(reply, to_json_line(reply.body)), b"null")
+    error = b'{"code":%b,"message":%b}' % (_string(type(reply.error).__name__), _string(str(reply.error)))
+    response = b"null" if reply.status_code is None else _response(reply, _error_body(reply.error))
+    return _format(line.custom_id, known_by, response, error)
 
 
-def write_bad_line(line: BadLine) -> bytes:
-    """Write the output line of a line that was not asked."""
-    return _write(line.custom_id, None, {"code": line.code, "message": _text(line.message), "line": line.number})
+def format_invalid(line: InvalidLine) -> bytes:
+    """Return the output line of an input line that was not sent."""
+    error = b'{"code":%b,"message":%b,"line":%d}' % (_string(line.code), _string(line.message), line.number)
+    return _format(line.custom_id, (line.number, line.digest), b"null", error)
 
 
-def _write(custom_id: str | None, response: Any, error: Any) -> bytes:
-    named = None if custom_id is None else _text(custom_id)
-    value = {"id": f"batch_req_{uuid4().hex}", "custom_id": named, "response": response, "error": error}
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+def _format(custom_id: str, known_by: tuple[int, int] | None, response: bytes, error: bytes) -> bytes:
+    known = b"" if known_by is None else b',"line":%d,"digest":"%016x"' % known_by
+    id = FIRST_BYTES + uuid4().hex.encode()
+    return b'%b","custom_id":%b%b,"response":%b,"error":%b}\n' % (id, _string(custom_id), known, response, error)
 
 
-def _response(reply: Reply, body: Any) -> dict[str, Any]:
-    return {"status_code": reply.status_code, "request_id": reply.request_id, "body": body}
+def _response(reply: Reply, body: bytes) -> bytes:
+    request_id = b"null" if reply.request_id is None else _string(reply.request_id)
+    return b'{"status_code":%b,"request_id":%b,"body":%b}' % (orjson.dumps(reply.status_code), request_id, body)
 
 
-def _error_body(error: Exception) -> Any:
-    """Give what the server said: its JSON as it is, anything else as a text."""
-    said = error.body if isinstance(error, errors.SDKError) else ""
+def _error_body(error: Exception) -> bytes:
+    """Return what the server sent: its JSON as it is, anything else as a string."""
+    text = error.body if isinstance(error, errors.SDKError) else ""
+    if not text:
+        return b"null"
     try:
-        codec.loads(said)
-    except ValueError:
-        return _text(said) or None
-    return orjson.Fragment(_in_one_line(said.encode()))
+        codec.loads(text)
+        return to_json_line(text.encode())
+    except ValueError:  # of json, or of str.encode where a hook's body has a lone surrogate
+        return _string(text)
 
 
-def _in_one_line(body: bytes) -> bytes:
-    """Take the line ends out of JSON, where they can only be white space; and NaN, which is not JSON."""
-    if b"NaN" in body or b"Infinity" in body or body.startswith(b"\xef\xbb\xbf"):
-        return orjson.dumps(codec.loads(body))
-    return body.strip().replace(b"\r", b" ").replace(b"\n", b" ")
+def _string(text: str) -> bytes:
+    """Return a JSON string; a lone surrogate, which has no UTF-8, as its escape."""
+    try:
+        return orjson.dumps(text)
+    except TypeError:
+        return json.dumps(text).encode()
 
 
-def _text(text: str) -> str:
-    """Make a text fit for UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+_NOT_JSON = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity')
+
+
+def to_json_line(body: bytes) -> bytes:
+    """Return JSON on one line and otherwise byte for byte, except that a NaN or Infinity becomes null.
+
+    Args:
+        body: what `codec.loads` can read, which takes more than JSON: a byte-order mark, NaN and infinities. A line
+            end can only be white space in it, since in a string it would be an escape.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf").strip()
+    if b"\n" in body or b"\r" in body:
+        body = body.replace(b"\r", b" ").replace(b"\n", b" ")
+    if b"NaN" in body or b"Infinity" in body:
+        body = _NOT_JSON.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", body)
+    return body
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What the output says of one input line."""
+class OutputRecord:
+    """What an output line says of its input line."""
 
-    name: str
-    """The `custom_id`, or for a line that was not asked its number; see `name_of`."""
+    custom_id: bytes | None
+    """As in `FinishedLines`; `None` when the line is known by its number or not at all."""
 
-    failed: bool
+    line: tuple[int, int] | None
+    """The number and the digest of a line without a `custom_id` of its own, or of one that was not sent."""
+
+    error_code: str | None
+    """`None` when it has a completion; the empty string when an error has no code."""
 
 
-def read_written(data: bytes) -> Written:
-    """Read an output line.
+_OWN_LINE = re.compile(
+    rb'\{"id":"batch_req_[0-9a-f]{32}","custom_id":"((?:[^"\\]|\\.)*)"(?:,"line":([0-9]{1,10}),"digest":"([0-9a-f]{16})")?'
+    rb',"response":[^\0]'
+)
+_COMPLETION_END = b',"error":null}\n'
+_ERROR_END = b"}}\n"
+_ERROR_CODE = re.compile(rb'.*,"error":\{"code":"(\w+)"', re.DOTALL)
+
+
+def parse_output_line(data: bytes) -> OutputRecord:
+    """Read an output line, which may have been written anew by another program.
+
+    One that is as we write it is not parsed: its two ends are enough, and its body may be nested deeper than any
+    parser goes. A NUL is what a power cut may leave, and never JSON.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no output line.
     """
+    found = _OWN_LINE.match(data)
+    if found is None or b"\0" in data:
+        return _parse_foreign_line(data)
+    if data.endswith(_COMPLETION_END):
+        code = None
+    elif data.endswith(_ERROR_END) and (error := _ERROR_CODE.match(data)):
+        code = error[1].decode()
+    else:
+        return _parse_foreign_line(data)
+    custom_id, number, digits = found.groups()
+    if number is None:
+        whole = id_bytes(codec.loads(b'"%b"' % custom_id)) if b"\\" in custom_id else custom_id
+        return OutputRecord(whole, None, code)
+    return OutputRecord(None, _line(int(number), digits.decode()), code)
+
+
+def _parse_foreign_line(data: bytes) -> OutputRecord:
     value = codec.loads(data)
     if not (isinstance(value, dict) and value.keys() >= {"custom_id", "response", "error"}):
         raise ValueError("it has not the keys custom_id, response and error")
     error, custom_id = value["error"], value["custom_id"]
-    if isinstance(error, dict) and isinstance(error.get("line"), int):
-        return Written(name_of_line(error["line"]), failed=True)
+    code = None if error is None else str(error.get("code") or "") if isinstance(error, dict) else ""
+    if "digest" in value:
+        return OutputRecord(None, _line(value.get("line"), value["digest"]), code)
+    if code in INVALID_LINE_CODES:  # as versions without digests wrote it: it is written once more
+        return OutputRecord(None, None, code)
     if not isinstance(custom_id, str):
         raise ValueError(f"custom_id: expected a string, got {describe_type(custom_id)}")
-    return Written(name_of(custom_id), failed=error is not None)
+    return OutputRecord(id_bytes(custom_id), None, code)
 
 
-def name_of(custom_id: str) -> str:
-    """Give the name under which a `custom_id` is remembered."""
-    return f"id {custom_id}"
+def _line(number: object, digits: object) -> tuple[int, int]:
+    if not isinstance(number, int) or not 0 < number <= MAX_LINE_NUMBER:
+        raise ValueError(f"line: expected a line number, got {describe_type(number)}")
+    if not isinstance(digits, str) or not re.fullmatch("[0-9a-f]{16}", digits):
+        raise ValueError(f"digest: expected 16 hexadecimal digits, got {describe_type(digits)}")
+    return number, int(digits, 16)
 
 
-def name_of_line(number: int) -> str:
-    """Give the name under which a line that was not asked is remembered."""
-    return f"line {number}"
+def invalid_line(number: int, text: bytes, custom_id: str | None, problem: InvalidLineError) -> InvalidLine:
+    """Return what is written of an input line that cannot be sent."""
+    return InvalidLine(number, custom_id or str(number), digest(text), problem.code, str(problem))

@@ -1,62 +1,90 @@
 """The output file of a batch: locked, repaired, only ever appended to or replaced as a whole.
 
-Each line is handed to the system in one piece as soon as it is there, so killing the process loses none; every few
-seconds and at the end the file is forced to the disk, so that a power cut loses no more than those seconds.
+Each line is handed to the system in one piece at once, so killing the process loses none; every few seconds and at the
+end the file is forced to the disk, so that a power cut loses no more than those seconds.
+
+On Windows there is no lock: `msvcrt.locking` would keep others from reading the file, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import stat
 import sys
+import tempfile
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from .batch_format import FIRST_BYTES, Written, read_written
-from .ids import Ids
+from .batch_format import FIRST_BYTES, OutputRecord, parse_output_line
+from .finished import FinishedLines
 
 SYNC_SECONDS = 5.0
-_NO_LOCKS_HERE = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+COPY_SUFFIX = ".gpt-rewriting"
+"""How the names of copies end that `retry_errors` makes, in the output's folder: `.NAME.12345678.gpt-rewriting`."""
+
+_LOCKING_UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+_CLOSED = -1
 
 
-class Output:
+class OutputFile:
     """An output file, open for appending by this run alone."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, retry_errors: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str | os.PathLike[str],
+        *,
+        retry_errors: bool,
+        clock: Callable[[], float] = time.monotonic,
+        sync: Callable[[int], None] = os.fsync,
     ) -> None:
         """Open or create it; repair a torn last line; with `retry_errors`, take the failed lines out.
+
+        Args:
+            path: a regular file, or nothing yet.
+            retry_errors: whether failed lines are taken out.
+            clock: seconds since any moment.
+            sync: forces the file of a descriptor to the disk.
 
         Raises:
             BlockingIOError: another run is writing to it.
             ValueError: it is something else than the output of a batch.
             OSError: it cannot be read or written.
         """
-        self.finished = Ids()
-        """The names of all lines in it."""
+        self.finished = FinishedLines()
+        """All lines in it."""
         self.answered = 0
-        self.failed = 0
-        self._path = os.path.realpath(path)
-        self._copy = f"{self._path}.rewriting"
+        self.errors: Counter[str] = Counter()
+        """How many lines failed, by the code of their error."""
+        self.path = os.path.realpath(path)
         self._clock = clock
+        self._sync_fd = sync
         self._synced = clock()
-        self._fd = _open_locked(self._path)
-        _open_outputs.add(self)
+        self._fd = _CLOSED
+        _open_files.add(self)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._copy)  # of a run that was killed while it rewrote the file
+            self._fd, is_new = _open_locked(self.path)
+            if is_new:
+                self._sync_folder()
             self._read(retry_errors)
-            if retry_errors and self.failed:
-                self._drop_failed()
+            if retry_errors and self.errors:
+                self._remove_failed()
         except BaseException:
-            os.close(self._fd)
+            self.close_descriptor()
             raise
 
-    def append(self, line: bytes) -> None:
-        """Write a line.
+    @property
+    def failed(self) -> int:
+        """How many lines failed."""
+        return self.errors.total()
+
+    def append(self, line: bytes, *, error_code: str | None) -> None:
+        """Write a line and count it; `error_code` is `None` for one with a completion.
 
         Raises:
             OSError: it could not be written whole; the file then ends with the line before it.
@@ -69,81 +97,123 @@ class Output:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - (len(line) - len(rest)))
             advice = f"{error.strerror}; {self.answered + self.failed} lines are safe: make room and run this again"
-            raise OSError(error.errno, advice, self._path) from None
+            raise OSError(error.errno, advice, self.path) from None
+        self._count(error_code)
         if self._clock() - self._synced >= SYNC_SECONDS:
             self._sync()
 
+    def _count(self, error_code: str | None) -> None:
+        if error_code is None:
+            self.answered += 1
+        else:
+            self.errors[error_code] += 1
+
     def _sync(self) -> None:
-        os.fsync(self._fd)
+        self._sync_fd(self._fd)
         self._synced = self._clock()
+
+    def _sync_folder(self) -> None:
+        """Make sure that a new or replaced file is still there after a power cut."""
+        if sys.platform == "win32":
+            return
+        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | _CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # not every file system can
+                self._sync_fd(fd)
+        finally:
+            os.close(fd)
 
     def _read(self, retry_errors: bool) -> None:
         """Note what is in the file, and repair its end."""
         end = 0
         for number, line in enumerate(self._lines(), 1):
             try:
-                written = read_written(line)
+                record = parse_output_line(line)
             except ValueError as error:
-                if line.endswith(b"\n") or (number == 1 and not _may_be_torn(line)):
-                    raise _foreign(self._path, number, str(error)) from None
+                if line.endswith(b"\n") or (number == 1 and not _may_be_truncated(line)):
+                    raise _not_a_batch_output(self.path, number, str(error)) from None
                 os.ftruncate(self._fd, end)
                 return
-            self._note(written, forget=written.failed and retry_errors)
+            self._record(record, retry=retry_errors and record.error_code is not None)
             end += len(line)
             if not line.endswith(b"\n"):
                 os.write(self._fd, b"\n")
                 return
 
-    def _note(self, written: Written, *, forget: bool) -> None:
-        if written.failed:
-            self.failed += 1
-        else:
-            self.answered += 1
-        if not forget:
-            self.finished.finish(written.name)
+    def _record(self, record: OutputRecord, *, retry: bool) -> None:
+        self._count(record.error_code)
+        if retry:
+            return
+        if record.line is not None:
+            self.finished.add_line(*record.line)
+        elif record.custom_id is not None:
+            self.finished.add_id(record.custom_id)
 
     def _lines(self) -> Iterator[bytes]:
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             yield from file
 
-    def _drop_failed(self) -> None:
+    def _remove_failed(self) -> None:
         """Replace the file by one without its failed lines: at any instant there is the old one or the new one."""
-        fd = os.open(self._copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _CLOEXEC, 0o666)
+        folder, name = os.path.split(self.path)
+        for left_over in glob.glob(f".{glob.escape(name)}.*{COPY_SUFFIX}", root_dir=folder):
+            with contextlib.suppress(OSError):  # of a run that was killed while it did this
+                os.unlink(os.path.join(folder, left_over))
+        fd, copy = tempfile.mkstemp(prefix=f".{name}.", suffix=COPY_SUFFIX, dir=folder)
         try:
-            _lock(fd, self._copy)
-            self._copy_answers(fd)
-            os.chmod(self._copy, os.stat(self._path).st_mode)
-            os.fsync(fd)
-            os.replace(self._copy, self._path)
+            # mkstemp lets nobody but the user read it; from its first line on it has the output's own mode.
+            with open(fd, "wb") as file:
+                os.chmod(copy, stat.S_IMODE(os.fstat(self._fd).st_mode))
+                file.writelines(line for line in self._lines() if parse_output_line(line).error_code is None)
+                file.flush()
+                self._sync_fd(fd)
+            self._replace_by(copy)
         except BaseException as error:
-            os.close(fd)
             with contextlib.suppress(OSError):
-                os.unlink(self._copy)
+                os.unlink(copy)
             if isinstance(error, OSError):
-                raise OSError(error.errno, f"{error.strerror}; the output is as it was", self._copy) from None
+                raise OSError(error.errno, f"{error.strerror}; the output is as it was", copy) from None
             raise
-        _sync_folder(self._path)
-        os.close(self._fd)
-        self._fd, self.failed = fd, 0
+        self._sync_folder()
+        self.errors.clear()
 
-    def _copy_answers(self, fd: int) -> None:
-        with open(fd, "wb", closefd=False) as copy:
-            copy.writelines(line for line in self._lines() if not read_written(line).failed)
+    def _replace_by(self, copy: str) -> None:
+        """Put the copy into the output's place, and go on writing there."""
+        if sys.platform == "win32":  # where a file that is open cannot be replaced
+            self.close_descriptor()
+            os.replace(copy, self.path)
+            self._fd = os.open(self.path, _FLAGS)
+            _open_files.add(self)
+            return
+        # Locked before anybody can find it under the output's name.
+        fd = os.open(copy, _FLAGS & ~os.O_CREAT)
+        try:
+            _lock(fd, copy)
+            os.replace(copy, self.path)
+        except BaseException:
+            os.close(fd)
+            raise
+        old, self._fd = self._fd, fd
+        os.close(old)
 
     def close(self) -> None:
-        """Force the file to the disk and let go of it."""
-        _open_outputs.discard(self)
+        """Force the file to the disk and close it."""
         try:
             self._sync()
         finally:
-            os.close(self._fd)
+            _unlock(self._fd)
+            self.close_descriptor()
 
-    def let_go(self) -> None:
-        """Close it in a forked child, which would otherwise keep the lock when the parent is gone."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+    def close_descriptor(self) -> None:
+        """Close it as it is; in a forked child too, which would otherwise keep the lock when the parent is gone."""
+        _open_files.discard(self)
+        # First forgotten, then closed: a fork in between must not close what another thread opens under this number.
+        fd, self._fd = self._fd, _CLOSED
+        if fd != _CLOSED:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> OutputFile:
         return self
 
     def __exit__(
@@ -153,31 +223,31 @@ class Output:
 
 
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-_open_outputs: weakref.WeakSet[Output] = weakref.WeakSet()
+# O_BINARY is Windows', which otherwise writes \r\n, and then lengths of lines are not lengths in the file.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC | getattr(os, "O_BINARY", 0)
+_open_files: weakref.WeakSet[OutputFile] = weakref.WeakSet()
 
 
-def _let_go_in_child() -> None:
-    for output in list(_open_outputs):
-        output.let_go()
+def _close_in_child() -> None:
+    for file in list(_open_files):
+        file.close_descriptor()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _open_locked(path: str) -> int:
-    """Open a file and lock it; once more if it was replaced in between."""
+def _open_locked(path: str) -> tuple[int, bool]:
+    """Open a file and lock it, once more if it was replaced in between; return whether it is a new one, too."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: expected a regular file for the output")
     while True:
-        new = not os.path.exists(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC, 0o666)
+        is_new = not os.path.exists(path)
+        fd = os.open(path, _FLAGS, 0o666)
         try:
             _lock(fd, path)
             if os.path.exists(path) and os.path.samestat(os.fstat(fd), os.stat(path)):
-                if new:
-                    _sync_folder(path)
-                return fd
+                return fd, is_new
         except BaseException:
             os.close(fd)
             raise
@@ -194,28 +264,26 @@ def _lock(fd: int, path: str) -> None:
     except BlockingIOError:
         raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing to this file", path) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
+        if error.errno not in _LOCKING_UNSUPPORTED:
             raise
 
 
-def _sync_folder(path: str) -> None:
-    """Make sure that a new or replaced file is still there after a power cut."""
+def _unlock(fd: int) -> None:
+    """Give the lock up for all copies of a descriptor: a child that was forked just now may not have closed its own."""
     if sys.platform == "win32":
         return
-    fd = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not every file system can
-            os.fsync(fd)
-    finally:
-        os.close(fd)
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _may_be_torn(line: bytes) -> bool:
-    """Tell whether a file's only line can be the beginning of one of ours, or what a power cut made of it."""
+def _may_be_truncated(line: bytes) -> bool:
+    """Return whether a file's only line may be a truncated one of ours, or NULs that a power cut left."""
     return line.startswith((FIRST_BYTES[: len(line)], b"\0"))
 
 
-def _foreign(path: str, number: int, reason: str) -> ValueError:
+def _not_a_batch_output(path: str, number: int, reason: str) -> ValueError:
     return ValueError(
         f"{path}: line {number} is no output of a batch ({reason}), and the file was left as it is;"
         " name another output, or mend the line"

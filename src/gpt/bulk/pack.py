@@ -33,7 +33,7 @@ def pack_key(request: CreateCompletionRequest) -> bytes | None:
     """Return what the requests of one pack have in common, which is all but the prompt; `None` for one that is sent
     alone: its prompt is a list already, or nobody can tell before it is checked."""
     try:
-        fields = codec.payload(request)
+        fields = codec.to_payload(request)
         kind = _prompt_kind(fields.pop("prompt", None))
         if kind is None or type(request) is not CreateCompletionRequest or not _is_packable(request, fields):
             return None

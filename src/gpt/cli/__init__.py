@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ._errors import Commands
+from ._errors import ErrorHandlingGroup
 from .batch import batch
 from .complete import complete
 from .score import score_file
@@ -16,7 +16,7 @@ from .view import view
 
 app = typer.Typer(
     name="gpt",
-    cls=Commands,
+    cls=ErrorHandlingGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

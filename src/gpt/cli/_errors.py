@@ -1,9 +1,13 @@
-"""How every command ends: 0, 1 (the API or the system said no), 2 (usage), 130 (Ctrl-C); never with a traceback."""
+"""How every command ends: 0, 1 (the API, the network or a file failed), 2 (usage error), 130 (Ctrl-C), 141 (closed
+pipe); never with a traceback, unless the variable GPT_DEBUG is set.
+"""
 
 from __future__ import annotations
 
 import errno
 import io
+import os
+import re
 import sys
 from typing import Any
 
@@ -11,42 +15,81 @@ import typer
 from typer.core import TyperGroup
 
 from ..models import errors
+from ._output import note
+
+_PYTHON_OPTION = re.compile(r"\b(timeout|deadline|server_url)=(?=[\s;,)]|$)")
+_PYTHON_KEY = re.compile(r"security=shared\.Security\([^)]*\), or ")
+_PYTHON_ATTRIBUTE = re.compile(r"; [^;]* \.partial")
 
 
-class Commands(TyperGroup):
+class ErrorHandlingGroup(TyperGroup):
     """The group of all commands; it turns what they raise into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            _replace_what_the_terminal_cannot_show()
-            return super().invoke(ctx)
+            _use_errors_replace()
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (errors.SDKError, ImportError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, typer.Exit | typer.Abort):
                 raise
-            raise _exit(1, error) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise _closed_pipe() from None
+            if os.environ.get("GPT_DEBUG") or _is_usage_error(error):
                 raise
-            raise _exit(1, _named(error)) from None
-        except (TypeError, ValueError) as error:
-            raise _exit(2, error) from None
+            raise _exit(error) from None
+        return result
 
 
-def _named(error: OSError) -> object:
+def _is_usage_error(error: Exception) -> bool:
+    """Return whether typer itself reports the error; one about an unknown option gets the advice that it lacks."""
+    if type(error).__name__ == "NoSuchOption" and isinstance(getattr(error, "message", None), str):
+        error.message += " A text that begins with '-' goes after '--'."  # type: ignore[attr-defined]
+    return hasattr(error, "exit_code") and hasattr(error, "show")
+
+
+def _exit(error: Exception) -> typer.Exit:
+    if isinstance(error, errors.SDKError):
+        note(f"gpt: {_for_the_shell(str(error))}")
+        return typer.Exit(1)
+    if isinstance(error, OSError):
+        note(f"gpt: {_with_filename(error)}")
+        return typer.Exit(1)
+    if isinstance(error, ImportError | RuntimeError):
+        note(f"gpt: {error}")
+        return typer.Exit(1)
+    if isinstance(error, ValueError):
+        note(f"gpt: {_for_the_shell(str(error))}")
+        return typer.Exit(2)
+    # A `TypeError` is a wrong value of --extra, say, or a mistake of ours: only a traceback could tell.
+    note(f"gpt: {type(error).__name__}: {error} (with GPT_DEBUG=1 the traceback is shown)")
+    return typer.Exit(2 if isinstance(error, TypeError) else 1)
+
+
+def _with_filename(error: OSError) -> object:
     """Leave the number out, where there is a name."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
 
 
-def _exit(code: int, error: object) -> typer.Exit:
-    typer.echo(f"gpt: {error}", err=True)
-    return typer.Exit(code)
+def _for_the_shell(message: str) -> str:
+    """Name options as this command has them: messages of the library are for people who write Python."""
+    message = _PYTHON_KEY.sub("", message)
+    message = _PYTHON_OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
+    return _PYTHON_ATTRIBUTE.sub("", message)
 
 
-def _replace_what_the_terminal_cannot_show() -> None:
-    """Print a question mark for what the output's encoding lacks; an answer is no reason to fail."""
+def _closed_pipe() -> typer.Exit:
+    """Return the end of a command whose reader has seen enough, as `head` has: 128 + SIGPIPE, without a word."""
+    # Else Python, when it ends, tries to write what is left and complains.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return typer.Exit(141)
+
+
+def _use_errors_replace() -> None:
+    """Set `errors="replace"` on stdout and stderr: a terminal that lacks a character shows a question mark."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

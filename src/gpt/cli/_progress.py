@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import typer
 
 from ..bulk import Summary
+from ..view.glyphs import printable
 
 BAR_SECONDS = 0.1
 LINE_SECONDS = 10.0
 
 
-class Display(Protocol):
+class ProgressDisplay(Protocol):
     """What is shown while work goes on."""
 
     def show(self, summary: Summary) -> None:
@@ -28,21 +29,23 @@ class Display(Protocol):
 
 
 @contextmanager
-def open_display(total: int | None) -> Iterator[Display]:
-    """Give what fits stderr; what a run has to say through `logging` is shown too."""
-    with _open_bar(total) if sys.stderr.isatty() else nullcontext(_Lines(total)) as display:
-        handler = _Sayer(display)
+def open_display() -> Iterator[ProgressDisplay]:
+    """Yield a progress bar on a terminal, periodic lines otherwise; also show `gpt.bulk`'s log messages."""
+    with _open_bar() if sys.stderr.isatty() else nullcontext(_Lines()) as display:
+        handler = _ProgressLogHandler(display)
         logger = logging.getLogger("gpt.bulk")
+        level = logger.level
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         try:
             yield display
         finally:
             logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
-class _Sayer(logging.Handler):
-    def __init__(self, display: Display) -> None:
+class _ProgressLogHandler(logging.Handler):
+    def __init__(self, display: ProgressDisplay) -> None:
         super().__init__()
         self._display = display
 
@@ -50,90 +53,119 @@ class _Sayer(logging.Handler):
         self._display.say(record.getMessage())
 
 
+class Pace:
+    """How fast a run goes: from its first new line on, since what is finished is skipped in no time."""
+
+    def __init__(self, clock: float) -> None:
+        self._started = clock
+        self._first = clock
+        self._first_bytes: int | None = None
+
+    def seconds(self, clock: float) -> float:
+        """Return the seconds since the start."""
+        return clock - self._started
+
+    def seconds_left(self, summary: Summary, clock: float) -> float | None:
+        """Return how long the rest will take by the bytes of the input; `None` where that cannot be known."""
+        is_new = summary.answered + summary.failed > summary.resumed
+        if self._first_bytes is None:
+            if is_new:
+                self._first, self._first_bytes = clock, summary.bytes_read
+            return None
+        done = summary.bytes_read - self._first_bytes
+        if not done or summary.bytes_total is None or clock <= self._first:
+            return None
+        return max(0.0, summary.bytes_total - summary.bytes_read) * (clock - self._first) / done
+
+
 class _Lines:
     """Lines for a log."""
 
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._started = self._shown = time.monotonic()
+    def __init__(self) -> None:
+        self._shown = time.monotonic()
+        self._pace = Pace(self._shown)
 
     def show(self, summary: Summary) -> None:
         now = time.monotonic()
         if now - self._shown >= LINE_SECONDS:
             self._shown = now
-            self.say(describe(summary, self._total, now - self._started))
+            self.say(format_progress(summary, self._pace.seconds(now), self._pace.seconds_left(summary, now)))
 
     def say(self, text: str) -> None:
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 @contextmanager
-def _open_bar(total: int | None) -> Iterator[Display]:
+def _open_bar() -> Iterator[ProgressDisplay]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress, total)
+        yield _Bar(progress)
 
 
 class _Bar:
     """A bar of rich's that stays on the last line."""
 
-    def __init__(self, progress: Any, total: int | None) -> None:
+    def __init__(self, progress: Any) -> None:
         self._progress = progress
-        self._total = total
-        self._task = progress.add_task("starting", total=total)
-        self._started = time.monotonic()
+        self._task = progress.add_task("starting", total=None)
+        self._pace = Pace(time.monotonic())
         self._shown = 0.0
 
     def show(self, summary: Summary) -> None:
         now = time.monotonic()
         if now - self._shown >= BAR_SECONDS:
             self._shown = now
-            text = describe(summary, self._total, now - self._started)
-            self._progress.update(self._task, completed=summary.answered + summary.failed, description=text)
+            text = format_progress(summary, self._pace.seconds(now), self._pace.seconds_left(summary, now))
+            self._progress.update(self._task, completed=summary.bytes_read, total=summary.bytes_total, description=text)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
 
-def describe(summary: Summary, total: int | None, seconds: float) -> str:
-    """Say how a batch stands: done, failed, requests and tokens a second, the time that it will still take.
+def format_progress(summary: Summary, seconds: float, seconds_left: float | None) -> str:
+    """Return how a batch stands: done, failed, lines and tokens a second, the time that it will still take.
 
     Args:
-        summary: the count.
-        total: the lines of the input, where that is known.
+        summary: the counts.
         seconds: since the start of this run.
+        seconds_left: what it will still take, where that is known.
     """
     done = summary.answered + summary.failed
     rate = (done - summary.resumed) / max(seconds, 0.001)
-    parts = [f"{done:,}/{total:,} done" if total is not None else f"{done:,} done", f"{summary.failed:,} failed"]
+    share = f" ({100 * summary.bytes_read // summary.bytes_total} %)" if summary.bytes_total else ""
+    parts = [f"{done:,}{share} done", f"{summary.failed:,} failed"]
     if rate:
-        parts += [f"{_figure(rate)}/s", f"{_figure(summary.completion_tokens / seconds)} tokens/s"]
-    if rate and total is not None and total > done:
-        parts.append(f"{clock((total - done) / rate)} left")
+        parts += [f"{format_number(rate)}/s", f"{format_number(summary.completion_tokens / seconds)} tokens/s"]
+    if seconds_left is not None:
+        parts.append(f"{format_duration(seconds_left)} left")
     return ", ".join(parts)
 
 
-def conclude(summary: Summary, seconds: float) -> str:
-    """Say what a run has done."""
-    done = summary.answered + summary.failed
-    new = done - summary.resumed
+def format_summary(summary: Summary, seconds: float) -> str:
+    """Return what a run has done, with the counts of errors by their codes."""
+    new = summary.answered + summary.failed - summary.resumed
     earlier = f" ({summary.resumed:,} of them by earlier runs)" if summary.resumed else ""
-    text = f"{summary.answered:,} answered, {summary.failed:,} failed{earlier}"
+    lines = [f"{summary.answered:,} answered, {summary.failed:,} failed{earlier}"]
     if new:
-        text += f"\n{new:,} in {clock(seconds)}, {_figure(new / max(seconds, 0.001))}/s"
-        text += f", {summary.prompt_tokens:,} prompt and {summary.completion_tokens:,} completion tokens"
-    return text
+        speed = f"{new:,} in {format_duration(seconds)}, {format_number(new / max(seconds, 0.001))}/s"
+        tokens = f"{summary.prompt_tokens:,} prompt and {summary.completion_tokens:,} completion tokens"
+        lines.append(f"{speed}, {tokens}")
+    by_count = sorted(summary.errors.items(), key=lambda item: (-item[1], item[0]))
+    if by_count:
+        lines.append("failed: " + ", ".join(f"{count:,} {code or 'without a code'}" for code, count in by_count))
+    return "\n".join(lines)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a duration as a clock would: 0:05, 12:34, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _figure(value: float) -> str:
+def format_number(value: float) -> str:
+    """Write a number in whole, a small one with one decimal."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

@@ -1,7 +1,9 @@
-"""`gpt complete`: one request, its answer on stdout."""
+"""`gpt complete`: one request, its completion on stdout."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -11,35 +13,73 @@ import typer
 from .._core import codec
 from ..models import shared
 from ..sdk import Gpt
-from ._client import Local, Model, ServerUrl, open_client, pick_model
+from ._client import (
+    LOCAL_MODEL,
+    Deadline,
+    Header,
+    Local,
+    Model,
+    Retries,
+    ServerUrl,
+    Timeout,
+    Verbose,
+    find_model,
+    open_client,
+)
+from ._output import write
 from .view import show
 
 SEPARATOR = "---"
 """The line between several completions."""
 
-VIEWED_LOGPROBS = 5
+VIEW_LOGPROBS = 5
 """How many likely tokens --view asks for: as many as OpenAI allows."""
 
 
 def complete(
-    prompt: Annotated[str | None, typer.Argument(help="The text to complete; '-' or nothing reads stdin.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="The text to complete; '-' or nothing reads stdin.")
+    ] = None,
     model: Model = None,
-    best_of: Annotated[int | None, typer.Option(help="Make this many completions and return the best n.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Make this many completions and return the best n.")
+    ] = None,
     echo: Annotated[bool | None, typer.Option("--echo", help="Repeat the prompt before the completion.")] = None,
-    frequency_penalty: Annotated[float | None, typer.Option(help="Make repeated tokens rarer: -2 to 2.")] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Penalise tokens by how often they occurred: -2 to 2.")
+    ] = None,
     logit_bias: Annotated[
         list[str] | None, typer.Option(metavar="ID=BIAS", help="Add to a token's logit; may be repeated.")
     ] = None,
-    logprobs: Annotated[int | None, typer.Option(help="Report this many likely tokens; see --view and --json.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Generate at most this many tokens.")] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Make this many completions.")] = None,
-    presence_penalty: Annotated[float | None, typer.Option(help="Make tokens rarer that occurred: -2 to 2.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Sample the same way every time.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be repeated.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="The text that comes after the completion.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token, 2 chooses freely.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample from the likeliest tokens of this total: 0 to 1.")] = None,
-    user: Annotated[str | None, typer.Option(help="An identifier of your end user.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Report this many likely tokens; see --view and --json.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Generate at most this many tokens.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", metavar="INTEGER", help="Make this many completions.")] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Penalise tokens that already occurred: -2 to 2.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="INTEGER", help="Sample the same way every time.")] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help=r"Stop before this text; may be repeated. \n is a newline, \t a tab, \r a return, \\ a backslash.",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The text that comes after the completion.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="0 takes the likeliest token, 2 chooses freely.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="Sample from the smallest set of tokens with this total probability."),
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="TEXT", help="An identifier of your end user.")] = None,
     extra: Annotated[
         list[str] | None, typer.Option(metavar="NAME=JSON", help="Send another field (top_k=40); may be repeated.")
     ] = None,
@@ -55,28 +95,35 @@ def complete(
     ] = False,
     server_url: ServerUrl = None,
     local: Local = False,
+    timeout: Timeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    header: Header = None,
+    verbose: Verbose = False,
 ) -> None:
     """Complete a prompt.
 
     \b
     gpt complete --local "A class definition"
     gpt complete --local --view "A class definition"
-    gpt complete -m davinci-002 --max-tokens 20 --temperature 0 "Say this is a test"
+    gpt complete --server-url http://localhost:8000/v1 --max-tokens 20 --temperature 0 "Say this is a test"
     cat poem.txt | gpt complete --server-url http://localhost:8000/v1 -m my-model
+
+    Without --model, the only one that the server lists is taken. A prompt from stdin loses one newline at its end.
     """
     request = shared.CreateCompletionRequest(
-        model=pick_model(model, local=local),
+        model=model or LOCAL_MODEL,
         prompt=_read_prompt(prompt),
         best_of=best_of,
         echo=echo,
         frequency_penalty=frequency_penalty,
         logit_bias=dict(_parse_bias(item) for item in logit_bias) if logit_bias else None,
-        logprobs=VIEWED_LOGPROBS if view and logprobs is None else logprobs,
+        logprobs=VIEW_LOGPROBS if view and logprobs is None else logprobs,
         max_tokens=max_tokens,
         n=n,
         presence_penalty=presence_penalty,
         seed=seed,
-        stop=stop or None,
+        stop=[_unescape(text) for text in stop] if stop else None,
         suffix=suffix,
         temperature=temperature,
         top_p=top_p,
@@ -86,11 +133,20 @@ def complete(
     if view and as_json:
         raise typer.BadParameter("--view shows an answer to people and --json to programs; give one of them")
     streamed = stream if stream is not None else sys.stdout.isatty() and not as_json
-    with open_client(server_url=server_url, local=local) as s:
+    with open_client(
+        server_url=server_url,
+        local=local,
+        timeout=timeout,
+        deadline=deadline,
+        retries=retries,
+        header=header,
+        verbose=verbose,
+    ) as s:
+        request.model = find_model(s, model, local=local)
         if view:
             _print_view(s, request)
         else:
-            (_print_stream if streamed else _print_answer)(s, request, as_json=as_json)
+            (_print_stream if streamed else _print_completion)(s, request, as_json=as_json)
 
 
 def _read_prompt(prompt: str | None) -> str:
@@ -99,7 +155,22 @@ def _read_prompt(prompt: str | None) -> str:
         return prompt
     if prompt is None and sys.stdin.isatty():
         raise typer.BadParameter("give the prompt as an argument or on stdin")
-    return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise typer.BadParameter("stdin is empty; an empty prompt is given as an argument: gpt complete ''")
+    try:
+        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        byte = data[error.start]
+        raise typer.BadParameter(f"stdin is not utf-8: its byte {error.start + 1} is 0x{byte:02x}") from None
+
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\\": "\\"}
+
+
+def _unescape(text: str) -> str:
+    """Replace the four escapes that a shell does not; any other backslash stays."""
+    return re.sub(r"\\[ntr\\]", lambda found: _ESCAPES[found[0]], text)
 
 
 def _parse_bias(item: str) -> tuple[str, float]:
@@ -121,13 +192,23 @@ def _parse_extra(item: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print_answer(s: Gpt, request: shared.CreateCompletionRequest, *, as_json: bool) -> None:
+def _print_completion(s: Gpt, request: shared.CreateCompletionRequest, *, as_json: bool) -> None:
     result = s.completions.create_completion(request)
     assert result.create_completion_response is not None
     if as_json:
-        typer.echo(result.raw_response.content.decode("utf-8", "replace").strip())
+        write(_indented(result.raw_response.content.strip()) + b"\n")
     else:
         _print_choices(result.create_completion_response.choices)
+
+
+def _indented(data: bytes) -> bytes:
+    """Return JSON as it came, but with lines for people on a terminal."""
+    if not sys.stdout.isatty():
+        return data
+    try:
+        return json.dumps(json.loads(data), ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
+    except (ValueError, RecursionError):
+        return data
 
 
 def _print_view(s: Gpt, request: shared.CreateCompletionRequest) -> None:
@@ -143,25 +224,25 @@ def _print_stream(s: Gpt, request: shared.CreateCompletionRequest, *, as_json: b
         try:
             for chunk in stream:
                 if as_json:
-                    typer.echo(chunk.to_json())
+                    write(chunk.to_json() + "\n")
                     continue
                 for choice in chunk.choices:
                     if not choice.index and choice.text:
                         last = choice.text
-                        typer.echo(last, nl=False)
+                        write(last)
         finally:
             if last and not last.endswith("\n"):
-                typer.echo()
+                write("\n")
         if not as_json:
             others = [choice for choice in stream.collect().choices if choice.index]
             if others:
-                typer.echo(SEPARATOR)
+                write(f"{SEPARATOR}\n")
             _print_choices(others)
 
 
 def _print_choices(choices: Iterable[shared.CreateCompletionResponseChoices]) -> None:
     for position, choice in enumerate(choices):
         if position:
-            typer.echo(SEPARATOR)
+            write(f"{SEPARATOR}\n")
         text = choice.text or ""
-        typer.echo(text, nl=not text.endswith("\n"))
+        write(text if text.endswith("\n") else f"{text}\n")

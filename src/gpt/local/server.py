@@ -1,33 +1,47 @@
-"""llama.cpp's own HTTP server in this process: what it is told, its address, its end. It knows no client."""
+"""llama.cpp's own HTTP server in a process of its own: its settings, its address, its end. It knows no client."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib
+import importlib.util
+import json
 import os
 import socket
-import warnings
+import subprocess
+import sys
 import weakref
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
-
-from .hang_up import hang_up
 
 HOST = "127.0.0.1"
 BUNDLED = Path(__file__).parent / "models" / "tiny.gguf"
 BUNDLED_CONTEXT = 256
-OWN_CONTEXT = 4096
+CUSTOM_MODEL_CONTEXT = 4096
 MAX_PARALLEL = 256
+
+HTTP_THREADS = 256
+"""How many connections are served at a time. llama.cpp's HTTP library (cpp-httplib) occupies a thread for as long as a
+connection lives and keeps an idle one for 5 seconds; by default there are `n_parallel` + 4 threads or so, and the next
+client waits those 5 seconds. A thread that waits costs a stack's address space only."""
+
+_INSTALL = "gpt.local needs llama.cpp: pip install 'gpt-sdk[local]'"
+_ENGINE = Path(__file__).with_name("engine.py")
 
 
 class Server:
-    """Serve a GGUF model on 127.0.0.1, from construction until `close`.
+    """Serve a GGUF model on 127.0.0.1, from construction until `close`, in a process of its own.
 
     `model` is the file's path; without it, the bundled demonstration model is served. `n_parallel` requests are
-    answered at a time, and more wait for their turn. Prompt and completion together may be 256 tokens long with the
+    processed at a time, and more wait for their turn. Prompt and completion together may be 256 tokens long with the
     bundled model; with your own, 4,096 or what it was trained for, whichever is less. `port` 0 takes a free one.
-    With an `api_key`, a request without it is answered 401.
+    With an `api_key`, a request without it gets a 401.
+
+    The server ends with `close`, with the `with` block, when the object is collected, and with this process, however
+    that ends. A forked child may use the server and does not end it. Without an `api_key`, every program on this
+    machine can send requests, and so can a web page in a browser here (it cannot read the responses, unless it comes
+    from localhost).
+    One request can keep llama.cpp busy for ever, for example by a grammar with a thousand optional parts: no other
+    request is served then, and `close` still returns at once.
 
     Raises `ImportError` without the extra `local`, `OSError` for a file that cannot be read or a port that is taken,
     `ValueError` for a file that is not GGUF, `RuntimeError` for one that llama.cpp cannot load.
@@ -49,25 +63,23 @@ class Server:
         _check_number("port", port, 0, 65_535)
         keys = _checked_keys(api_key)
         _check_gguf(self._model)
-        llama = _import_llama()
+        _check_installed()
         _check_free(port)
 
-        params = _params(llama, None if model is None else self._model, n_parallel)
-        params.port = port
-        params.api_keys = keys
+        settings = _settings(self._model, n_parallel, bundled=model is None)
+        process = _start({**settings, "port": port, "api_keys": keys})
+        self._close = weakref.finalize(self, _stop, process, os.getpid())
         try:
-            engine = llama.Server(params)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"llama.cpp could not load {self._model}: it is damaged, newer than the installed xllamacpp,"
-                " or too big for the memory"
-            ) from error
-        self.url = f"{engine.listening_address}/v1"
-        bound = int(engine.listening_address.rpartition(":")[2])
-        self._close = weakref.finalize(self, _stop, engine, (HOST, bound), os.getpid())
+            self.url = f"{_read_address(process, self._model)}/v1"
+        except BaseException:
+            self._close()
+            raise
 
     def close(self) -> None:
-        """Stop serving: open requests are cut off, the port and the memory are free again. Twice does no harm."""
+        """Stop serving at once: requests in flight are cut off, the port and the memory are free again.
+
+        Calling it twice is harmless.
+        """
         self._close()
 
     def __enter__(self) -> Server:
@@ -103,53 +115,94 @@ def _check_gguf(path: Path) -> None:
         raise ValueError(f"{path} is not a GGUF model: it should begin with b'GGUF', and begins with {magic!r}")
 
 
+def _check_installed() -> None:
+    """Raise `ImportError` without the engine, which this process finds but does not load."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise ImportError(_INSTALL)
+
+
 def _check_free(port: int) -> None:
     """Raise `OSError` for a port that is taken, where llama.cpp would only say that it could not start."""
     if port:
         socket.create_server((HOST, port)).close()
 
 
-def _import_llama() -> ModuleType:
-    try:
-        return importlib.import_module("xllamacpp")
-    except ImportError as error:
-        raise ImportError("gpt.local needs llama.cpp: pip install 'gpt-sdk[local]'") from error
-
-
-def _params(llama: ModuleType, own: Path | None, n_parallel: int) -> Any:
-    """Set what differs from llama.cpp's defaults, by its own names: its server's README has a flag of each name."""
-    params = llama.CommonParams()
-    path = own or BUNDLED
-    params.model.path = str(path)
-    params.model_alias = {path.stem}
-    params.hostnames = [HOST]
-    params.ui = False
-    params.cors_origins = "localhost"
-    params.verbosity = -1
-    # Up to 8 GiB of old prompts' states would else pile up in this process.
-    params.cache_ram_mib = 0
-    params.n_parallel = n_parallel
-    # llama.cpp divides the context among the parallel requests.
-    params.n_ctx = n_parallel * (OWN_CONTEXT if own else BUNDLED_CONTEXT)
-    threads = max(1, (os.cpu_count() or 1) // 2) if own else 1
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = threads
-    if own is None:
-        params.warmup = False
-        params.fit_params = False
+def _settings(model: Path, n_parallel: int, *, bundled: bool) -> dict[str, Any]:
+    """Return what differs from llama.cpp's defaults, by its own names: its server's README has a flag of each name."""
+    threads = 1 if bundled else max(1, (os.cpu_count() or 1) // 2)
+    settings = {
+        "model.path": str(model.absolute()),
+        "model_alias": [model.stem],
+        "hostnames": [HOST],
+        "ui": False,
+        "cors_origins": "localhost",
+        "verbosity": -1,
+        # Up to 8 GiB of old prompts' states would else pile up.
+        "cache_ram_mib": 0,
+        "n_parallel": n_parallel,
+        # llama.cpp divides the context among the parallel requests.
+        "n_ctx": n_parallel * (BUNDLED_CONTEXT if bundled else CUSTOM_MODEL_CONTEXT),
+        "n_threads_http": HTTP_THREADS,
+        "cpuparams.n_threads": threads,
+        "cpuparams_batch.n_threads": threads,
+    }
+    if bundled:
         # A prompt computed whole gives the same numbers every time; one continued from a cached part may not.
-        params.cache_prompt = False
-    return params
+        settings |= {"warmup": False, "fit_params": False, "cache_prompt": False}
+    return settings
 
 
-def _stop(engine: object, address: tuple[str, int], pid: int) -> None:
-    """Make it safe to drop the engine, which stops it; where that cannot be, keep it until the process ends.
+def _start(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the engine's process; settings go through its stdin, since others can list a process's arguments."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(_ENGINE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C in a terminal goes to its whole process group, and a batch finishes what is in flight after it.
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps({**settings, "path": sys.path}).encode() + b"\n")
+        process.stdin.flush()
+    except OSError:
+        pass  # it has ended; what it wrote, or did not, says so
+    return process
 
-    While xllamacpp stops it holds the interpreter's lock and waits for open requests: a client in this process could
-    never give up, and the two would wait for each other. A forked child has none of the threads it would wait for.
+
+def _read_address(process: subprocess.Popen[bytes], model: Path) -> str:
+    """Wait until the model is loaded; a big one takes minutes."""
+    assert process.stdout is not None
+    with process.stdout:
+        line = process.stdout.readline()
+    reply = json.loads(line) if line.endswith(b"\n") else {"error": f"it ended with code {process.wait()}"}
+    if "url" in reply:
+        return str(reply["url"])
+    if reply.get("missing"):
+        raise ImportError(f"{_INSTALL} ({reply['error']})")
+    raise RuntimeError(
+        f"llama.cpp could not load {model}: it is damaged, newer than the installed xllamacpp,"
+        f" or too big for the memory ({reply['error']})"
+    )
+
+
+def _stop(process: subprocess.Popen[bytes], pid: int) -> None:
+    """Kill the engine and wait for its end; it has nothing to save. A forked child leaves its parent's engine alone.
+
+    The engine ends by itself when no process holds the other end of its stdin any more, which is what happens when
+    this process is killed; a forked child that lives on keeps it open.
     """
-    if os.getpid() == pid:
-        if hang_up(address):
-            return
-        warnings.warn(f"http://{address[0]}:{address[1]} still has clients and is left running", stacklevel=3)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+    assert process.stdin is not None
+    if os.getpid() != pid:
+        process.returncode = 0  # else `Popen.__del__` warns that it still runs
+        return
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                pass  # settings that were never read

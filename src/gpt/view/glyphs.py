@@ -26,13 +26,22 @@ _ZERO_WIDTH_JOINERS = "\u200c\u200d"
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _CONTROLS = {0: "NUL", 7: "BEL", 8: "BS", 11: "VT", 12: "FF", 13: "CR", 27: "ESC"}
+_MAX_CACHED_LENGTH = 64
 _PIECES = re.compile(r" +|\t|\r?\n|[^ \t\r\n]+|\r")
 
 
-@lru_cache(maxsize=8192)
 def glyphs(text: str) -> tuple[Glyph, ...]:
     """Divide a text into pieces that can be shown."""
+    return _cached_glyphs(text) if len(text) <= _MAX_CACHED_LENGTH else _split(text)
+
+
+def _split(text: str) -> tuple[Glyph, ...]:
     return tuple(piece for match in _PIECES.finditer(text) for piece in _pieces(match[0]))
+
+
+# Tokens repeat, among the alternatives above all: the cache halves the time of a page. Longer texts are not tokens, and
+# a cache of them would hold on to whole completions.
+_cached_glyphs = lru_cache(maxsize=8192)(_split)
 
 
 def _pieces(text: str) -> Iterator[Glyph]:
@@ -62,11 +71,26 @@ def _marked(text: str) -> Iterator[Glyph]:
         yield Glyph("text", plain)
 
 
+def printable(text: str) -> str:
+    """Return a text that cannot control a terminal.
+
+    Newlines, tabs and spaces of any width stay; every other control becomes `<ESC>`, `<U+202E>` and so on.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"<{_name(c)}>" if c not in "\n\t" and _is_control(c) else c for c in text)
+
+
 def is_hidden(character: str) -> bool:
-    """Tell controls (escape codes, bidirectional overrides), lone surrogates and what no font has."""
+    """Return whether a character is a control, or a space that looks like others."""
+    return _is_control(character) or (character.isspace() and character not in " \u3000")
+
+
+def _is_control(character: str) -> bool:
+    """Return whether a character is a control (escape code, bidirectional override), a lone surrogate or unassigned."""
     if character in _ZERO_WIDTH_JOINERS or " " <= character < "\x7f":
         return False
-    return unicodedata.category(character) in _HIDDEN or (character.isspace() and character != "\u3000")
+    return unicodedata.category(character) in _HIDDEN
 
 
 def _name(character: str) -> str:
@@ -75,7 +99,7 @@ def _name(character: str) -> str:
 
 
 def token_glyphs(tokens: Iterable[Token]) -> Iterator[tuple[Glyph, ...]]:
-    """Give each token's glyphs; the parts of a character show their bytes, and the last one the character."""
+    """Yield each token's glyphs; the parts of a character show their bytes, and the last one the character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
         if token.raw is None:
@@ -89,7 +113,7 @@ def token_glyphs(tokens: Iterable[Token]) -> Iterator[tuple[Glyph, ...]]:
 
 
 def alternative_glyphs(alternative: Alternative) -> tuple[Glyph, ...]:
-    """Give the glyphs of an alternative; a part of a character shows its bytes."""
+    """Return the glyphs of an alternative; a part of a character shows its bytes."""
     if alternative.raw is None:
         return glyphs(alternative.text) or _EMPTY
     try:

@@ -1,0 +1,59 @@
+"""Which lines of an input are done with: those that the output has, and those that this run has come across."""
+
+from __future__ import annotations
+
+from array import array
+from hashlib import blake2b
+from typing import Literal
+
+MAX_LINE_NUMBER = 2**33
+
+
+class FinishedLines:
+    """Lines known by their `custom_id`, some 70 bytes and its length each; or by number and content, 8 bytes each.
+
+    `custom_id`s are in UTF-8, with lone surrogates as they are (`surrogatepass`).
+    """
+
+    def __init__(self) -> None:
+        self._finished: set[bytes] = set()
+        self._seen: set[bytes] = set()
+        self._digests = array("Q")
+        """By line number; 0 where no such line is finished."""
+
+    def add_id(self, custom_id: bytes) -> None:
+        """Note a `custom_id` that an earlier run has dealt with."""
+        self._finished.add(custom_id)
+
+    def add_line(self, number: int, digest: int) -> None:
+        """Note a line without `custom_id` that an earlier run has dealt with; `number` is from 1."""
+        missing = number + 1 - len(self._digests)
+        if missing > 0:
+            self._digests.frombytes(bytes(8 * max(missing, min(len(self._digests), 1_000_000))))
+        self._digests[number] = digest
+
+    def is_finished_id(self, custom_id: bytes) -> bool:
+        """Return whether an earlier run has dealt with this line; only the first of several with this id is meant."""
+        if custom_id not in self._finished:
+            return False
+        self._finished.remove(custom_id)
+        self._seen.add(custom_id)
+        return True
+
+    def is_first(self, custom_id: bytes) -> bool:
+        """Note that this run has come across an id; return whether it is the first time."""
+        before = len(self._seen)
+        self._seen.add(custom_id)
+        return len(self._seen) > before
+
+    def line_state(self, number: int, text: bytes) -> Literal["new", "finished", "changed"]:
+        """Return what an earlier run knew of the line with this number: nothing, this text, or another one."""
+        known = self._digests[number] if number < len(self._digests) else 0
+        if not known:
+            return "new"
+        return "finished" if known == digest(text) else "changed"
+
+
+def digest(text: bytes) -> int:
+    """Return 64 bits that tell a line's text, without white space around it, from any other; never 0."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") or 1

@@ -1,0 +1,410 @@
+"""`gpt complete`, and what all commands share: what is sent, what is printed where, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import gpt
+from gpt.cli import app
+from gpt.models import errors
+from tests.support.client import COMPLETION, OK, silent_server
+from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.raw_server import RawServer, read_request
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        server.reply(OK)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        yield server
+
+
+def run(*arguments: str, stdin: str | bytes | None = None) -> Any:
+    """Run a command; the result has stdout, stderr and exit_code."""
+    return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
+
+
+def complete(*arguments: str, stdin: str | bytes | None = None) -> Any:
+    return run("complete", "-m", "m", *arguments, stdin=stdin)
+
+
+def test_version() -> None:
+    """--version names the package and its version."""
+    assert run("--version").stdout == f"gpt-sdk {gpt.__version__}\n"
+
+
+def test_help_without_arguments() -> None:
+    """Without a command the help comes, as a usage error."""
+    result = run()
+    assert result.exit_code == 2
+    assert "complete" in result.output
+
+
+def test_answer_on_stdout(server: ScriptedServer) -> None:
+    """The completion and nothing else goes to stdout; only what was given is sent."""
+    result = complete("Say")
+    assert (result.stdout, result.stderr, result.exit_code) == (" ok\n", "", 0)
+    assert server.requests[0].json() == {"model": "m", "prompt": "Say"}
+
+
+def test_every_option(server: ScriptedServer) -> None:
+    """Each option becomes the request's field of that name."""
+    options = (
+        "--best-of 3 --echo --frequency-penalty 0.5 --logit-bias 50256=-100 --logit-bias 7=1.5 --logprobs 2"
+        " --max-tokens 0 -n 2 --presence-penalty -0.5 --seed 7 --stop END --stop . --suffix ) --temperature 0"
+        " --top-p 0.9 --user me --extra top_k=40 --extra min_p=null --extra guided_regex=a|b"
+    )
+    assert complete("Say", *options.split()).exit_code == 0
+    assert server.requests[0].json() == {
+        "model": "m",
+        "prompt": "Say",
+        "best_of": 3,
+        "echo": True,
+        "frequency_penalty": 0.5,
+        "logit_bias": {"50256": -100, "7": 1.5},
+        "logprobs": 2,
+        "max_tokens": 0,
+        "n": 2,
+        "presence_penalty": -0.5,
+        "seed": 7,
+        "stop": ["END", "."],
+        "suffix": ")",
+        "temperature": 0,
+        "top_p": 0.9,
+        "user": "me",
+        "top_k": 40,
+        "min_p": None,
+        "guided_regex": "a|b",
+    }
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)], ids=["nothing", "dash"])
+def test_prompt_on_stdin(server: ScriptedServer, arguments: tuple[str, ...]) -> None:
+    """The prompt is read from stdin as UTF-8, its last newline left out."""
+    complete(*arguments, stdin="def f():\n    # naïve\n\n".encode())
+    assert server.requests[0].json()["prompt"] == "def f():\n    # naïve\n"
+
+
+def test_json(server: ScriptedServer) -> None:
+    """--json prints what the server sent, as it is."""
+    server.reply(json_answer(b'{"choices": [{"text": "a"}],  "odd": 1.0}\n'))
+    complete("x")
+    assert complete("x", "--json").stdout == '{"choices": [{"text": "a"}],  "odd": 1.0}\n'
+
+
+def test_several_choices(server: ScriptedServer) -> None:
+    """Several completions are told apart by a line."""
+    server.answer_with(lambda _: json_answer({"choices": [{"text": "a\n"}, {"text": "b"}]}))
+    assert complete("x").stdout == "a\n---\nb\n"
+
+
+PIECES = [
+    {"choices": [{"text": "a", "index": 0}]},
+    {"choices": [{"text": "b", "index": 1}]},
+    {"choices": [{"text": "c", "index": 0, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"completion_tokens": 3}},
+]
+
+
+def test_stream(server: ScriptedServer) -> None:
+    """--stream asks for a stream and prints the choices one after the other."""
+    server.answer_with(lambda _: sse_answer(*PIECES))
+    assert complete("x", "--stream").stdout == "ac\n---\nb\n"
+    assert server.requests[0].json()["stream"] is True
+
+
+def test_stream_as_json(server: ScriptedServer) -> None:
+    """--stream --json prints a line for each chunk."""
+    server.answer_with(lambda _: sse_answer(*PIECES))
+    lines = complete("x", "--stream", "--json").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == PIECES
+
+
+def test_stream_breaks_off(server: ScriptedServer) -> None:
+    """A stream that stops half-way leaves what came on stdout, the reason on stderr, and exit code 1."""
+    server.answer_with(lambda _: sse_answer(PIECES[0], cut=True))
+    result = complete("x", "--stream", "--no-stream", "--stream")
+    assert (result.stdout, result.exit_code) == ("a\n", 1)
+    assert "gpt: the stream from 127.0.0.1" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_api_error(server: ScriptedServer) -> None:
+    """An error of the API is one line on stderr, without a traceback, and exit code 1."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "no such model"}}, 404))
+    result = complete("x")
+    assert (result.stdout, result.exit_code) == ("", 1)
+    assert result.stderr.startswith("gpt: 404 Not Found from 127.0.0.1")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["complete", "-m", "m", "-f x"], "goes after '--'"),
+        (["complete", "-m", "m", "x", "--logit-bias", "a=1"], "expected TOKEN_ID=BIAS such as 50256=-100"),
+        (["complete", "-m", "m", "x", "--extra", "top_k"], "expected NAME=JSON such as top_k=40"),
+        (["complete", "-m", "m", "x", "--server-url", "localhost"], "scheme or host is missing"),
+        (["complete", "-m", "m", "x", "--n", "two"], "--n"),
+        (["complete", "x", "--local", "--server-url", "http://x/v1"], "leave --server-url out"),
+        (["complete", "-m", "m", "x", "--temperature", "nan"], "temperature: expected a finite number"),
+        (["serve", "--port", "99999"], "port must be an integer from 0 to 65535"),
+        (["batch", "in"], "OUTPUT"),
+        (["conjugate"], "conjugate"),
+    ],
+)
+def test_usage_error(server: ScriptedServer, arguments: list[str], message: str) -> None:
+    """What is wrong with the command itself is said on stderr, with exit code 2, and nothing is sent."""
+    result = run(*arguments)
+    assert (result.stdout, result.exit_code) == ("", 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert server.requests == []
+
+
+def test_undecodable_prompt(server: ScriptedServer) -> None:
+    """A prompt that is not UTF-8 is a usage error."""
+    result = complete(stdin=b"caf\xe9")
+    assert result.exit_code == 2
+    assert "utf-8" in result.stderr
+
+
+def test_local() -> None:
+    """--local needs neither key nor network nor a model's name: llama.cpp answers."""
+    command = ["complete", "--local", "A class definition", "--max-tokens", "8", "--temperature", "0"]
+    first, second = run(*command), run(*command)
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert len(first.stdout) > 8
+    assert first.stdout == second.stdout
+
+
+def test_unprintable_answer(server: ScriptedServer) -> None:
+    """A lone surrogate in an answer is printed as a question mark."""
+    server.answer_with(lambda _: json_answer(b'{"choices": [{"text": "a\\ud800b"}], "x": NaN}'))
+    result = complete("x")
+    assert (result.stdout, result.exit_code) == ("a?b\n", 0)
+
+
+def test_key(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is OPENAI_API_KEY, and is not shown when the server refuses it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-123456")
+    server.answer_with(lambda _: json_answer({"error": {"message": "Incorrect API key: sk-123456"}}, 401))
+    result = complete("x")
+    assert server.requests[0].header("authorization") == "Bearer sk-123456"
+    assert "Incorrect API key" in result.stderr
+    assert "sk-123456" not in result.stderr
+
+
+def test_chosen_server_over_environment(server: ScriptedServer) -> None:
+    """--server-url wins over OPENAI_BASE_URL."""
+    with ScriptedServer() as other:
+        other.reply(json_answer(COMPLETION))
+        complete("x", "--server-url", other.url)
+        assert (len(other.requests), len(server.requests)) == (1, 0)
+
+
+# Terminals and pipes
+
+NASTY = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2J\x9b31m\x08\u202ec\td\u200b\n"
+CONTROLS = re.compile(r"[^\S \n\r\t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202e]")
+
+
+def on_a_terminal(url: str, *arguments: str) -> tuple[str, str]:
+    """Run a command whose stdout and stderr are each a terminal; return what those got."""
+    ends = [pty.openpty() for _ in range(2)]
+    command = [sys.executable, "-m", "gpt", *arguments]
+    environment = {**os.environ, "OPENAI_BASE_URL": url, "PYTHONIOENCODING": "utf-8", "TERM": "dumb"}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": ends[0][1], "stderr": ends[1][1]}
+    with subprocess.Popen(command, env=environment, **streams) as process:  # type: ignore[call-overload]
+        for _, theirs in ends:
+            os.close(theirs)
+        with ThreadPoolExecutor() as pool:
+            shown = list(pool.map(read_to_the_end, [ours for ours, _ in ends]))
+        process.wait(60)
+    return shown[0], shown[1]
+
+
+def read_to_the_end(terminal: int) -> str:
+    """Read all that a terminal gets; Linux reports its end as an error."""
+    data = b""
+    with suppress(OSError):
+        while part := os.read(terminal, 4096):
+            data += part
+    os.close(terminal)
+    return data.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("options", [["--no-stream"], ["--stream"], ["--json"], ["--stream", "--json"]])
+def test_complete_on_a_terminal_shows_controls_by_name(server: ScriptedServer, options: list[str]) -> None:
+    """No escape, C1 control, backspace or bidi override of a model reaches a terminal, in any form of output."""
+    pieces = [{"choices": [{"text": piece, "index": 0}]} for piece in (NASTY[:2], NASTY[2:])]
+    end = {"choices": [{"text": "", "index": 0, "finish_reason": "stop"}]}
+    whole = json.dumps({"choices": [{"text": NASTY, "index": 0}]}, ensure_ascii=False).encode()
+    server.answer_with(lambda request: sse_answer(*pieces, end) if request.json().get("stream") else json_answer(whole))
+
+    shown, said = on_a_terminal(server.url, "complete", "-m", "m", "x", *options)
+
+    assert not CONTROLS.search(shown + said)
+    if "--json" not in options:
+        named = "a<ESC>]52;c;ZXZpbA==<BEL>b<ESC>[2J<U+009B>31m<BS><U+202E>c"
+        assert re.sub("[ \t]+", "", shown.partition("d<U")[0]) == named
+        assert shown.endswith("d<U+200B>\n")
+
+
+@pytest.mark.parametrize("options", [["--no-stream"], ["--stream"]])
+def test_complete_in_a_pipe_writes_every_character(server: ScriptedServer, options: list[str]) -> None:
+    """A pipe gets the text as it is, escapes and all, in UTF-8."""
+    server.answer_with(
+        lambda request: (
+            sse_answer({"choices": [{"text": NASTY, "index": 0, "finish_reason": "stop"}]})
+            if request.json().get("stream")
+            else json_answer({"choices": [{"text": NASTY, "index": 0}]})
+        )
+    )
+    command = [sys.executable, "-m", "gpt", "complete", "-m", "m", "x", *options]
+    environment = {**os.environ, "OPENAI_BASE_URL": server.url, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=60, check=True)
+    assert done.stdout == NASTY.encode()
+
+
+def test_complete_error_cannot_control_a_terminal() -> None:
+    """What a server puts into its status line is shown by name in a message, on terminals and in pipes."""
+
+    def serve(conn: socket.socket, _: int) -> None:
+        read_request(conn)
+        conn.sendall(b"\x1b]52;c;ZXZpbA==\x07 garbage\r\n\r\n")
+
+    with RawServer(serve) as server:
+        _, said = on_a_terminal(server.url, "complete", "-m", "m", "x", "--retries", "0")
+        piped = run("complete", "-m", "m", "x", "--retries", "0", "--server-url", server.url).stderr
+    assert "52;c;" in said
+    assert not CONTROLS.search(said + piped)
+
+
+def test_json_on_a_terminal_has_lines(server: ScriptedServer) -> None:
+    """On a terminal the JSON is indented."""
+    server.answer_with(lambda _: json_answer({"choices": [{"text": "é", "index": 0}]}))
+    shown, _ = on_a_terminal(server.url, "complete", "-m", "m", "x", "--json")
+    assert shown.startswith('{\n  "choices": [\n')
+    assert '"text": "é"' in shown
+
+
+def test_complete_closed_pipe_ends_quietly(server: ScriptedServer) -> None:
+    """A reader that has seen enough, such as head, ends the command as a closed pipe does, without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "gpt", "complete", "-m", "m", "x"]
+    environment = {**os.environ, "OPENAI_BASE_URL": server.url}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+# What is asked and advised
+
+
+def listing(*names: str) -> Callable[[Received], Answer]:
+    """Answer /models with these names, and everything else with a completion."""
+    models = json_answer({"object": "list", "data": [{"id": name} for name in names]})
+    return lambda received: models if received.path.endswith("/models") else OK
+
+
+def test_complete_without_model_takes_the_only_one(server: ScriptedServer) -> None:
+    """Without --model the server's only model is taken, and named on stderr."""
+    server.answer_with(listing("mine"))
+    result = run("complete", "x")
+    assert (result.stdout, result.stderr, result.exit_code) == (" ok\n", "model: mine\n", 0)
+    assert [(each.method, each.path) for each in server.requests] == [
+        ("GET", "/v1/models"),
+        ("POST", "/v1/completions"),
+    ]
+    assert server.requests[1].json()["model"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [((), "lists none at /models"), (("a", "b\x1b[2J"), "the server has a, ")]
+)
+def test_complete_without_model_lists_several(server: ScriptedServer, names: tuple[str, ...], message: str) -> None:
+    """Where there is no choice to make for the user, or too much of one, it is a usage error that names the models."""
+    server.answer_with(listing(*names))
+    result = run("complete", "x")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not CONTROLS.search(result.stderr)
+
+
+def test_complete_without_server_and_key_is_refused_at_once() -> None:
+    """Nothing is sent to OpenAI by someone who named neither a server nor a key."""
+    result = run("complete", "-m", "m", "x")
+    assert result.exit_code == 2
+    assert "OPENAI_BASE_URL" in result.stderr
+
+
+def test_complete_options_of_the_client(server: ScriptedServer) -> None:
+    """--header is sent, retries are logged with --verbose, and a bad header is a usage error without its value."""
+    answers = iter([json_answer({"error": "busy"}, 503, retry_after="0")])
+    server.answer_with(lambda _: next(answers, OK))
+    result = complete("x", "--header", "X-Team: search", "--retries", "1", "--verbose", "--deadline", "60")
+    assert (result.stdout, result.exit_code) == (" ok\n", 0)
+    assert [each.header("x-team") for each in server.requests] == ["search", "search"]
+    assert "Retrying" in result.stderr
+    assert "Retrying" not in complete("x").stderr
+    refused = complete("x", "--header", "sk-secret")
+    assert refused.exit_code == 2
+    assert "sk-secret" not in refused.stderr
+
+
+def test_complete_errors_speak_to_a_shell(server: ScriptedServer) -> None:
+    """A 401 and a timeout name the variable and the option, not Python's arguments."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "who?"}}, 401))
+    refused = complete("x").stderr
+    assert "OPENAI_API_KEY" in refused
+    assert "security=" not in refused
+    with silent_server() as silent:
+        late = complete("x", "--server-url", silent.url, "--timeout", "0.2", "--retries", "0").stderr
+        silent.release.set()
+    assert "--timeout" in late
+    assert "timeout=" not in late.replace("--timeout", "")
+
+
+def test_stop_escapes(server: ScriptedServer) -> None:
+    r"""In --stop, \n, \t, \r and \\ are escapes; any other backslash is itself."""
+    complete("x", "--stop", r"\n", "--stop", r"a\tb\\n\d")
+    assert server.requests[0].json()["stop"] == ["\n", "a\tb\\n\\d"]
+
+
+def test_empty_prompt(server: ScriptedServer) -> None:
+    """An empty prompt is sent when it is an argument; an empty stdin is a usage error."""
+    assert complete(stdin="").exit_code == 2
+    assert complete("").exit_code == 0
+    assert [each.json()["prompt"] for each in server.requests] == [""]
+
+
+def test_local_says_that_model_is_ignored() -> None:
+    """--model beside --local makes no difference, and the command says so."""
+    result = run("complete", "--local", "-m", "foo", "--max-tokens", "1", "A")
+    assert result.exit_code == 0
+    assert "--model foo makes no difference" in result.stderr
+
+
+def test_gpt_debug_shows_the_traceback(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT_DEBUG lets an error through, for whoever must report a defect; without it there is a hint."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "no such model"}}, 404))
+    monkeypatch.setenv("GPT_DEBUG", "1")
+    assert isinstance(complete("x").exception, errors.NotFoundError)
