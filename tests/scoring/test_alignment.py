@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt._parsing.logprobs import Token
-from gpt.scoring.alignment import Span, align, count
+from gpt.scoring.alignment import Span, align, spans_by_length
+
+
+
+def spans_of(tokens: Sequence[Token], text: str) -> list[Span] | None:
+    """Return the spans of an alignment."""
+    found = align(tokens, text)
+    return found.spans if found else None
+
 
 TEXTS = st.text(st.sampled_from("ab \n'éß中😀’"), min_size=1, max_size=20)
 
@@ -52,7 +60,7 @@ def test_lossy_tokens(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that were decoded one by one, with U+FFFD for parts of characters, are found where they were."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
-    assert_found(align(tokens, text), text, parts)
+    assert_found(spans_of(tokens, text), text, parts)
 
 
 @settings(deadline=None)
@@ -125,6 +133,6 @@ def test_no_alignment(tokens: list[str], text: str) -> None:
     assert align([Token(token, -1.0) for token in tokens], text) is None
 
 
-def test_count() -> None:
+def test_spans_by_length() -> None:
     """Without a text to go by, each token is as long as its own."""
-    assert count([Token("Hi", None), Token(" yo", -1.0)]) == [(0, 2), (2, 5)]
+    assert spans_by_length([Token("Hi", None), Token(" yo", -1.0)]) == [(0, 2), (2, 5)]
