@@ -88,7 +88,8 @@ def test_processes(processes: Executor, server: ScriptedServer) -> None:
     server.answer_with(lambda received: no if received.json()["prompt"] == "7" else OK)
 
     given = [request(prompt=str(n)) for n in range(30)]
-    outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), given, executor=processes)}
+    run = bulk.run(make(server.url), given, executor=processes, max_workers=1)
+    outcomes = {outcome.index: outcome for outcome in run}
 
     assert sorted(outcomes) == list(range(30))
     error = outcomes.pop(7).error
@@ -170,7 +171,7 @@ def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
 
     server.answer_with(busy)
     courier = PunctualCourier()
-    outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=courier))
+    outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=courier, max_workers=1, chunksize=1))
 
     assert [outcome.status_code for outcome in outcomes] == [200] * 6
     assert len(server.requests) == len(courier.times) == 7
@@ -188,7 +189,7 @@ def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
 
         server.answer_with(kill)
         with pytest.raises(BrokenProcessPool):
-            list(bulk.run(make(server.url), [request()] * 10, executor=executor))
+            list(bulk.run(make(server.url), [request()] * 10, executor=executor, max_workers=1))
 
 
 def test_cluster_samples_separately(cluster: distributed.Client, local_server: local.Server) -> None:

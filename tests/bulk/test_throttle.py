@@ -1,8 +1,7 @@
-"""The gate in front of a run's workers: how long it is closed, who may pass, how waiting ends."""
+"""The throttle of a run: for how long it holds everybody back, and how waiting ends."""
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 from concurrent.futures import CancelledError
@@ -10,7 +9,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from gpt import bulk
-from gpt.bulk.throttle import Gate
+from gpt.bulk.throttle import Throttle
 from tests.support.client import make, request
 from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
 
@@ -25,56 +24,56 @@ class Clock:
 
 
 def test_closed_for_as_long_as_was_said() -> None:
-    """The longest of several waits counts, from when it was said; then the gate is open."""
+    """The longest of several waits counts, from when it was said; then the throttle is open."""
     clock = Clock()
-    gate = Gate(3600, clock)
-    assert gate.remaining() == 0
-    gate.hold(5)
-    gate.hold(2)
+    throttle = Throttle(3600, clock)
+    assert throttle.remaining() == 0
+    throttle.hold(5)
+    throttle.hold(2)
     clock.now += 3
-    assert gate.remaining() == 2
-    gate.hold(4)
-    assert gate.remaining() == 4
+    assert throttle.remaining() == 2
+    throttle.hold(4)
+    assert throttle.remaining() == 4
     clock.now += 4
-    gate.wait()
-    assert gate.remaining() == 0
+    throttle.wait()
+    assert throttle.remaining() == 0
 
 
 def test_shortest_hold() -> None:
     """A wait of next to nothing is a tenth of a second, or a server could be asked thousands of times."""
-    gate = Gate(3600, Clock())
-    gate.hold(0.001)
-    assert gate.remaining() == pytest.approx(0.1)
+    throttle = Throttle(3600, Clock())
+    throttle.hold(0.001)
+    assert throttle.remaining() == pytest.approx(0.1)
 
 
 def test_stopped() -> None:
     """When the run stops, those who wait and those who come are turned away."""
-    gate = Gate(3600)
-    gate.hold(60)
+    throttle = Throttle(3600)
+    throttle.hold(60)
     turned_away: list[CancelledError] = []
 
     def wait() -> None:
         try:
-            gate.wait()
+            throttle.wait()
         except CancelledError as error:
             turned_away.append(error)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    gate.stop()
+    throttle.stop()
     thread.join(10)
     assert len(turned_away) == 1
     with pytest.raises(CancelledError):
-        gate.wait()
+        throttle.wait()
 
 
-def test_travels_open() -> None:
-    """A gate arrives open in another process, with the same patience."""
-    gate = Gate(7)
-    gate.hold(5)
-    copy = pickle.loads(pickle.dumps(gate))
-    assert copy.remaining() == 0
-    assert copy.__reduce__() == (Gate, (7,))
+def test_rate_limited_beyond_patience_is_left_to_the_call() -> None:
+    """A wait longer than the run's patience holds nobody back, and the run does not take the call over."""
+    throttle = Throttle(7, Clock())
+    assert not throttle.rate_limited(8)
+    assert throttle.remaining() == 0
+    assert throttle.rate_limited(7)
+    assert throttle.remaining() == 7
 
 
 def test_interrupted_while_held() -> None:

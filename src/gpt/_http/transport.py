@@ -85,8 +85,9 @@ class _CallState:
 class Transport:
     """Send requests as a configuration says. Shared by threads without a lock."""
 
-    def __init__(self, configuration: SDKConfiguration) -> None:
+    def __init__(self, configuration: SDKConfiguration, throttle: Any = None) -> None:
         self._configuration = configuration
+        self._throttle = throttle
         self._own = configuration.client is None
         self.session: Any = DefaultSession() if self._own else configuration.client
         self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
@@ -112,11 +113,20 @@ class Transport:
         """
         call = self._call(path, body, stream, options)
         while True:
+            if self._throttle is not None:
+                waited = time.monotonic()
+                self._throttle.wait()
+                waited = time.monotonic() - waited
+                call.started += waited
+                if call.deadline is not None:
+                    call.deadline.extend(waited)
             response, error, mendable = self._attempt(call)
             if response is not None:
                 limit = self._configuration.max_response_bytes
                 return ResponseBody(response, limit, call.deadline, call.attempt)
             assert error is not None
+            if self._throttle is not None and isinstance(error, errors.RateLimitError) and error.retry_after:
+                mendable = not self._throttle.rate_limited(error.retry_after) and mendable
             wait = _wait(call, error) if mendable else None
             if wait is None:
                 try:

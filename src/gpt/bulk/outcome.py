@@ -9,7 +9,7 @@ from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """An answer or an error, and the request it belongs to. Can be pickled."""
+    """A completion or an error, and the request it belongs to. Can be pickled."""
 
     index: int
     """The position of the request among those given, from 0."""
@@ -21,10 +21,22 @@ class Outcome:
     """The completion; `None` when there is an error."""
 
     error: Exception | None = None
-    """One of `errors.SDKError`, a `TypeError` or `ValueError` for a request that cannot be sent, or a hook's own."""
+    """One of `errors.SDKError`, a `TypeError` or `ValueError` for a request that cannot be sent, a hook's own, or what
+    an executor raised for a request that its worker did not survive."""
 
     status_code: int | None = None
-    """The HTTP status of the answer, where there was one."""
+    """The HTTP status of the response, where there was one."""
 
     request_id: str | None = None
-    """The server's name for the request."""
+    """The server's name for the HTTP request, which it may have shared with others of a pack."""
+
+    def result(self) -> CreateCompletionResponse:
+        """Return the completion.
+
+        Raises:
+            Exception: `error`, when there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.response is not None
+        return self.response

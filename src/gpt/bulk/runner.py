@@ -1,60 +1,95 @@
-"""The side of a run that is with the caller: it feeds an executor and hands out what comes back."""
+"""The side of a run that is with the caller: it feeds the workers and hands out what comes back."""
 
 from __future__ import annotations
 
-import pickle
 import queue
+import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .._core import codec
+from .._core.deadline import parse_seconds, parse_timeout
+from .._core.headers import check_headers, is_credential
+from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
+from ..utils.retries import RetryConfig
+from ..utils.unset import UNSET
+from .executors import LocalWorkers, RemoteWorkers, Unpicklable, Workers, is_local
+from .linger import Linger
 from .outcome import Outcome
-from .threads import Threads
-from .throttle import Gate
-from .worker import Reply, ask, ask_from_afar, pack
+from .pack import MAX_PROMPTS, Packer
+from .worker import Reply, Settings, blame
 
 Tag = TypeVar("Tag")
 
+_CALL_OPTIONS = ("retries", "timeout", "deadline", "http_headers", "query", "server_url")
+
 
 def run(
-    s: Gpt,
+    s: Gpt | Sequence[Gpt],
     requests: Iterable[CreateCompletionRequest],
     *,
     executor: Executor | None = None,
     max_workers: int = 16,
+    batch_size: int = 1,
+    chunksize: int | None = None,
     window: int | None = None,
+    max_failures: int | None = None,
+    **call_options: Any,
 ) -> Iterator[Outcome]:
-    """Send many requests and give their outcomes as they complete, in whatever order that is.
+    """Send many requests and return their outcomes as they complete, in whatever order that is.
 
     Requests are pulled only as fast as outcomes are taken, so any number of them fits into memory. What goes wrong
-    with one request is its outcome and never the end of the run. A 429 that names a wait holds back the whole run, and
-    the request is asked again (for as long as the client's `RetryConfig` allows in `max_elapsed_time`).
+    with one request, or with the worker that has it, is its outcome and never the end of the run. A 429 that names a
+    wait holds back the whole run, and the request is sent again (for as long as the client's `RetryConfig` allows in
+    `max_elapsed_time`).
 
     When `requests` raises, no more are pulled, the outcomes in flight still come, and then the exception does. So it
     is with Ctrl-C, except that what has not been started is dropped; a second Ctrl-C, or closing the iterator, leaves
     at once.
 
     Args:
-        s: the client. For workers in other processes it travels by pickle, without keys: they come from the
-            workers' `OPENAI_API_KEY` or from a function given as `security`.
+        s: the client; or a list of clients, one a server. Each request then goes to the server with the fewest in
+            flight. One that cannot be reached rests for a while, and its requests go to the others. For workers in
+            other processes clients travel by pickle, without keys: they come from the workers' `OPENAI_API_KEY` or
+            from a function given as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
         executor: any `concurrent.futures.Executor`, yours to close; all but a `ThreadPoolExecutor` are taken to work in
             other processes. Without it, threads that end with the run.
-        max_workers: how many requests run at a time on our own threads.
-        window: how many requests are in flight or queued at most; by default twice `max_workers`.
+        max_workers: how many HTTP requests are in flight at a time, in each process.
+        batch_size: how many prompts an HTTP request carries at most, up to 1,024: requests that differ only in their
+            single prompt, a text or token ids, travel together. The outcomes are those of single requests, except that
+            `usage` is `None` where the server tells only the sum.
+        chunksize: how many requests travel to another process together; by default four times what its threads can
+            have in flight.
+        window: how many requests are pulled and not yet handed out as outcomes at most; by default twice what all
+            workers can have in flight.
+        max_failures: after so many failures in a row that are the server's and not the request's (no connection, 401,
+            403, 404, 429, 5xx) pull no more, hand out what is in flight, and raise the last one. By default never.
+        **call_options: options of `create_completion` for each request.
 
     Raises:
-        TypeError, ValueError: an option cannot be used as it is, or the client holds a key and cannot travel.
-        Exception: from the iterator: what `requests` or the executor raised, such as `BrokenProcessPool`.
+        TypeError, ValueError: an option cannot be used as it is, or a client holds a key and cannot travel.
+        Exception: from the iterator: what `requests` or the executor raised, such as `BrokenProcessPool`; with
+            `max_failures`, an `errors.SDKError`.
     """
     numbered = ((index, request) for index, request in enumerate(requests))
-    return _outcomes(Run(s, numbered, executor=executor, max_workers=max_workers, window=window))
+    pending = Run(
+        s,
+        numbered,
+        executor=executor,
+        max_workers=max_workers,
+        batch_size=batch_size,
+        chunksize=chunksize,
+        window=window,
+        max_failures=max_failures,
+        options=call_options,
+    )
+    return _outcomes(pending)
 
 
 def _outcomes(pending: Run[int]) -> Iterator[Outcome]:
@@ -71,7 +106,7 @@ def _outcomes(pending: Run[int]) -> Iterator[Outcome]:
 
 @dataclass(slots=True)
 class Task(Generic[Tag]):
-    """One request under way, with the caller's own mark on it."""
+    """One request in flight, with the caller's own mark on it."""
 
     tag: Tag
     request: CreateCompletionRequest
@@ -83,35 +118,48 @@ class Run(Generic[Tag]):
 
     def __init__(
         self,
-        s: Gpt,
+        s: Gpt | Sequence[Gpt],
         source: Iterable[tuple[Tag, CreateCompletionRequest]],
         *,
         executor: Executor | None = None,
         max_workers: int = 16,
+        batch_size: int = 1,
+        chunksize: int | None = None,
         window: int | None = None,
+        max_failures: int | None = None,
         bodies: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(s, Gpt):
-            raise TypeError(f"s: expected a gpt.Gpt, got {type(s).__name__}")
+        clients = _check_clients(s)
+        counts = {"chunksize": chunksize, "window": window, "max_failures": max_failures}
+        for name, value in {"max_workers": max_workers, "batch_size": batch_size, **counts}.items():
+            _check_count(name, value, optional=name in counts)
+        options = _check_options(options or {}, local=is_local(executor))
+        retries: RetryConfig = options.get("retries", clients[0].sdk_configuration.retry_config)
+        self._may_retry = retries.limit > 0
+        self._max_wait = retries.backoff.max_elapsed_time / 1000
+        settings = Settings(
+            max_workers=max_workers,
+            batch_size=min(batch_size, MAX_PROMPTS),
+            bodies=bodies,
+            max_wait=self._max_wait,
+            options=options,
+        )
         self._source = iter(source)
-        _check_count("max_workers", max_workers)
-        self._window = 2 * max_workers if window is None else window
-        _check_count("window", self._window)
-        self._retries = s.sdk_configuration.retry_config
-        self._longest = self._retries.backoff.max_elapsed_time / 1000
-        self._gate = Gate(self._longest)
-        self._client = _gated(s, self._gate)
-        self._bodies = bodies
-        self._own = executor is None
-        self._executor = Threads(max_workers) if executor is None else executor
-        near = isinstance(self._executor, Threads | ThreadPoolExecutor)
-        self._packed = b"" if near else pack(self._client, self._gate)
-        self._under_way: dict[Future[Reply], Task[Tag]] = {}
-        self._done: queue.SimpleQueue[Future[Reply] | None] = queue.SimpleQueue()
-        self._again: deque[Task[Tag]] = deque()
-        self._refused: deque[tuple[Task[Tag], Reply]] = deque()
+        self._workers = _start_workers(clients, settings, executor, chunksize)
+        self._packer: Packer[Task[Tag]] = Packer(lambda task: self._workers.key(task.request))
+        self._window = window or self._workers.window
+        self._max_failures = max_failures
+        self._failures = 0
+        self._count = 0
+        """How many requests were pulled and not yet handed out."""
+        self._in_flight: dict[Future[Any], list[Task[Tag]]] = {}
+        self._done: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        self._again: deque[list[Task[Tag]]] = deque()
+        self._ready: deque[tuple[Task[Tag], Reply]] = deque()
+        self._linger = Linger(self._submit_stale)
         self._exhausted = False
-        self._pulling = False
+        self._stopped = False
         self._interrupted = False
         self._problem: BaseException | None = None
 
@@ -121,7 +169,7 @@ class Run(Generic[Tag]):
         Raises:
             KeyboardInterrupt: the source is being read, which may take for ever.
         """
-        if self._pulling:
+        if self._linger.pulling:
             raise KeyboardInterrupt
         self._interrupted = True
         self._done.put(None)
@@ -137,158 +185,231 @@ class Run(Generic[Tag]):
     def _replies(self) -> Iterator[tuple[Task[Tag], Reply]]:
         while not self._finished:
             try:
-                found = self._step()
+                self._step()
             except KeyboardInterrupt as interrupt:
                 self._stop(interrupt)
-            else:
-                if found is not None:
-                    yield found
+            if self._ready:
+                self._count -= 1
+                yield self._ready.popleft()
 
     @property
     def _finished(self) -> bool:
-        return self._exhausted and not (self._under_way or self._again or self._refused)
+        return self._exhausted and not (self._in_flight or self._packer or self._again or self._ready)
 
-    def _step(self) -> tuple[Task[Tag], Reply] | None:
-        """Feed the executor, wait for something to happen, and give a reply if that is what it was."""
+    def _step(self) -> None:
+        """Feed the workers, and when nothing is ready to be handed out wait until something is."""
         if self._interrupted and not self._stopped:
             self._stop(KeyboardInterrupt())
         self._feed()
-        if self._refused:
-            return self._refused.popleft()
-        if self._finished:
-            return None
-        future = self._next_done()
-        task = self._under_way.pop(future, None) if future is not None else None
-        return self._judge(task, future) if future is not None and task is not None else None
+        if self._ready:
+            return
+        self._submit_open()
+        if not self._finished and (future := self._next_done()) is not None and future in self._in_flight:
+            self._judge(future)
 
     def _feed(self) -> None:
-        """Submit until the window is full, unless there is something to hand out or the gate is closed."""
-        while len(self._under_way) < self._window and not self._refused and not self._gate.remaining():
+        """Submit until the window is full, unless something has come back or everybody is held back."""
+        while self._done.empty() and not self._is_held:
             if self._again:
                 self._submit(self._again.popleft())
-            elif self._exhausted or not self._done.empty():
+            elif self._exhausted or self._count >= self._window:
                 return
             else:
                 self._pull()
 
+    @property
+    def _is_held(self) -> bool:
+        return self._workers.throttle.remaining() > 0
+
     def _pull(self) -> None:
         """Take one request from the source; its end, good or bad, is the end of pulling."""
-        self._pulling = True
         try:
-            tag, request = next(self._source)
+            with self._linger:
+                tag, request = next(self._source)
         except StopIteration:
             self._exhausted = True
-            return
         except Exception as error:
             self._exhausted = True
             self._problem = error
-            return
-        finally:
-            self._pulling = False
-        task = Task(tag, request, time.monotonic())
-        try:
-            _refuse_streams(request)
-            self._submit(task)
-        except _Refused as refusal:
-            self._refused.append((task, Reply(error=refusal.reason)))
-
-    def _submit(self, task: Task[Tag]) -> None:
-        if self._packed:
-            request = _pickled(task.request)
-            future = self._executor.submit(ask_from_afar, self._packed, request, bodies=self._bodies)
         else:
-            future = self._executor.submit(ask, self._client, self._gate, task.request, bodies=self._bodies)
-        self._under_way[future] = task
+            self._accept(Task(tag, request, time.monotonic()))
+
+    def _accept(self, task: Task[Tag]) -> None:
+        self._count += 1
+        if _is_stream(task.request):
+            error = ValueError("stream: a run has whole responses only; leave stream=True out")
+            self._ready.append((task, Reply(error=error)))
+        elif (pack := self._packer.add(task, self._workers.size)) is not None:
+            self._submit(pack)
+        elif self._packer:
+            self._linger.start()
+
+    def _submit_open(self) -> None:
+        """Submit packs that are not full: all at the end of the source, else as many as there are idle workers."""
+        while self._packer and (self._exhausted or len(self._in_flight) < self._workers.places) and not self._is_held:
+            self._submit(self._packer.take())
+
+    def _submit_stale(self) -> None:
+        """Submit packs that have been waiting for the source, while it is being read; runs in a thread of its own."""
+        try:
+            while self._packer and self._linger.is_stale(self._packer.oldest().started) and not self._exhausted:
+                if self._is_held or len(self._in_flight) >= self._workers.places:
+                    return
+                self._submit(self._packer.take())
+        except Exception as error:
+            self._exhausted = True
+            self._problem = error
+
+    def _submit(self, tasks: list[Task[Tag]]) -> None:
+        try:
+            future = self._workers.submit([task.request for task in tasks])
+        except Unpicklable as problem:
+            self._divide(tasks, problem.reason, self._submit)
+            return
+        self._in_flight[future] = tasks
         future.add_done_callback(self._done.put)
 
-    def _next_done(self) -> Future[Reply] | None:
-        """Wait for a call to end, or for the gate to open when something waits behind it."""
+    def _divide(self, tasks: list[Task[Tag]], error: Exception, retry: Callable[[list[Task[Tag]]], object]) -> None:
+        """Try the halves of what failed as a whole; what fails alone is its own outcome."""
+        if len(tasks) == 1:
+            self._ready.append((tasks[0], Reply(error=error)))
+        else:
+            retry(tasks[: len(tasks) // 2])
+            retry(tasks[len(tasks) // 2 :])
+
+    def _next_done(self) -> Future[Any] | None:
+        """Wait for a submission to end, or for the throttle to open when something waits behind it."""
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
-            return next(iter(wait(self._under_way, return_when=FIRST_COMPLETED).done), None)
-        waiting = self._again or not self._exhausted
-        seconds = self._gate.remaining() if waiting and len(self._under_way) < self._window else 0
+            return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
+        waiting = self._again or self._packer or (not self._exhausted and self._count < self._window)
+        seconds = self._workers.throttle.remaining() if waiting else 0.0
         try:
-            return self._done.get(timeout=seconds if seconds or not self._under_way else None)
+            return self._done.get(timeout=seconds if seconds or not self._in_flight else None)
         except queue.Empty:
             return None
 
-    def _judge(self, task: Task[Tag], future: Future[Reply]) -> tuple[Task[Tag], Reply] | None:
-        """Hand out a reply, unless the server wants it asked for again; what the executor itself raises is raised."""
+    def _judge(self, future: Future[Any]) -> None:
+        """Make what came back ready to be handed out, or to be sent again."""
         problem = CancelledError() if future.cancelled() else future.exception()
         if problem is not None:
-            if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
-                return None
-            raise problem
-        reply = future.result()
-        if reply.held is None or not self._may_ask_again(task, reply.held):
-            return task, reply
-        if self._packed:
-            self._gate.hold(reply.held)
-        self._again.append(task)
-        return None
+            self._judge_failure(self._in_flight.pop(future), problem)
+            return
+        result = self._workers.result(future)
+        tasks = self._in_flight.pop(future)
+        if result.problem is not None and not self._stopped:
+            raise result.problem
+        again = []
+        for task, reply in zip(tasks, result.replies, strict=True):
+            if reply is None or (reply.held is not None and self._may_send_again(task, reply.held)):
+                again.append(task)
+            else:
+                self._ready.append((task, reply))
+                self._count_failure(reply.error)
+        if again and not self._stopped:
+            self._again.append(again)
 
-    def _may_ask_again(self, task: Task[Tag], seconds: float) -> bool:
+    def _judge_failure(self, tasks: list[Task[Tag]], problem: BaseException) -> None:
+        """Divide what an executor could not run, until it is known which request it was."""
+        if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
+            return
+        if not isinstance(problem, Exception) or isinstance(problem, BrokenExecutor | CancelledError):
+            raise problem
+        self._divide(tasks, problem, self._again.append)
+
+    def _may_send_again(self, task: Task[Tag], seconds: float) -> bool:
         if self._stopped:
             return False
-        return self._retries.limit > 0 and time.monotonic() - task.started + seconds <= self._longest
+        return self._may_retry and time.monotonic() - task.started + seconds <= self._max_wait
 
-    @property
-    def _stopped(self) -> bool:
-        return isinstance(self._problem, KeyboardInterrupt)
+    def _count_failure(self, error: Exception | None) -> None:
+        culprit = blame(error)
+        if culprit == "request":
+            self._failures = 0
+        elif culprit == "server":
+            self._failures += 1
+            if self._failures == self._max_failures and not self._stopped:
+                assert isinstance(error, errors.SDKError)
+                self._stop(_with_note(error, f"stopped after {self._failures} failures in a row of the server's own"))
 
-    def _stop(self, interrupt: KeyboardInterrupt) -> None:
+    def _stop(self, problem: BaseException) -> None:
         """Start nothing more; the second time, leave."""
-        if self._stopped:
-            raise interrupt
-        self._problem = interrupt
-        self._exhausted = True
+        if isinstance(self._problem, KeyboardInterrupt):
+            raise problem
+        self._problem = problem
+        self._stopped = self._exhausted = True
         self._again.clear()
-        self._gate.stop()
-        for future in list(self._under_way):
+        self._packer.clear()
+        self._workers.stop()
+        for future in list(self._in_flight):
             if future.cancel():
-                self._under_way.pop(future, None)
+                self._in_flight.pop(future, None)
 
     def _close(self) -> None:
-        unfinished = bool(self._under_way)
-        self._gate.stop()
-        for future in self._under_way:
+        unfinished = bool(self._in_flight)
+        self._linger.stop()
+        for future in self._in_flight:
             future.cancel()
-        self._under_way.clear()
-        if self._own:
-            self._executor.shutdown(wait=not unfinished)
-        self._client.close()
+        self._in_flight.clear()
+        self._workers.close(wait=not unfinished)
 
 
-class _Refused(Exception):
-    """A request that is not sent at all."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def _refuse_streams(request: Any) -> None:
-    if isinstance(request, CreateCompletionRequest) and codec.payload(request).get("stream"):
-        raise _Refused(ValueError("stream: a run has whole answers only; leave stream=True out"))
+def _start_workers(
+    clients: Sequence[Gpt], settings: Settings, executor: Executor | None, chunksize: int | None
+) -> Workers:
+    configurations = [(type(client), client.sdk_configuration) for client in clients]
+    if executor is None or is_local(executor):
+        return LocalWorkers(configurations, settings, executor)
+    return RemoteWorkers(configurations, settings, executor, chunksize)
 
 
-def _pickled(request: CreateCompletionRequest) -> bytes:
-    try:
-        return pickle.dumps(request)
-    except Exception as error:
-        raise _Refused(error) from None
+def _with_note(error: errors.SDKError, note: str) -> errors.SDKError:
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        error.message = f"{error.message}\n{note}"
+    return error
 
 
-def _check_count(name: str, value: object) -> None:
+def _is_stream(request: Any) -> bool:
+    if not isinstance(request, CreateCompletionRequest):
+        return False
+    extras = request.additional_properties
+    return bool(extras["stream"]) if isinstance(extras, Mapping) and "stream" in extras else bool(request.stream)
+
+
+def _check_clients(s: object) -> Sequence[Gpt]:
+    clients: list[Any] = list(s) if isinstance(s, list | tuple) else [s]
+    for client in clients:
+        if not isinstance(client, Gpt):
+            raise TypeError(f"s: expected a gpt.Gpt, or a list of them, got {type(client).__name__}")
+    if not clients:
+        raise ValueError("s: expected at least one client, got an empty list")
+    return clients
+
+
+def _check_count(name: str, value: object, *, optional: bool) -> None:
+    if optional and value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name}: expected at least 1, got {value}")
 
 
-def _gated(s: Gpt, gate: Gate) -> Gpt:
-    """Make a client of the run's own, with connections of its own, that passes the gate before every attempt."""
-    configuration = s.sdk_configuration
-    client = object.__new__(type(s))
-    client._start(replace(configuration, hooks=(gate, *configuration.hooks)))
-    return client
+def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
+    """Refuse at once what would be the error of every request, and credentials that would travel."""
+    for name in options:
+        if name not in _CALL_OPTIONS:
+            raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")
+    given = {name: value for name, value in options.items() if value is not UNSET}
+    if "retries" in given and not isinstance(given["retries"], RetryConfig):
+        raise TypeError(f"retries: expected a utils.RetryConfig, got {type(given['retries']).__name__}")
+    if "timeout" in given:
+        parse_timeout(given["timeout"])
+    if "deadline" in given:
+        parse_seconds(given["deadline"], "deadline")
+    headers = check_headers(given.get("http_headers"))
+    for name, value in headers.items():
+        if not local and value is not None and is_credential(name):
+            raise TypeError(f"http_headers: {name} does not travel to other processes; give security= a function")
+    return given

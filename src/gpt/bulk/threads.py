@@ -12,22 +12,28 @@ _Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]
 
 
 class Threads(Executor):
-    """An executor whose threads are daemons: after Ctrl-C nobody waits minutes for an answer under way."""
+    """An executor whose threads are daemons: after Ctrl-C nobody waits minutes for a response in flight."""
 
     def __init__(self, max_workers: int) -> None:
         self._max_workers = max_workers
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queue a call and give its future."""
+        """Queue a call and return its future; may be called from any thread."""
         future: Future[Any] = Future()
         self._tasks.put((future, fn, args, kwargs))
         if len(self._threads) < self._max_workers:
-            thread = threading.Thread(target=_work, args=(self._tasks,), name="gpt-bulk", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._start_one()
         return future
+
+    def _start_one(self) -> None:
+        with self._starting:
+            if len(self._threads) < self._max_workers:
+                thread = threading.Thread(target=_work, args=(self._tasks,), name="gpt-bulk", daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads once the queue is empty; with `wait`, until they have ended."""
@@ -46,4 +52,4 @@ def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:
                 future.set_exception(error)
-        del task, future, fn, args, kwargs  # an idle thread must not keep an answer alive
+        del task, future, fn, args, kwargs  # an idle thread must not keep a response alive

@@ -1,4 +1,4 @@
-"""The place where all workers of a run wait when the server says that one of them came too often."""
+"""What holds all calls of a run back while the server asks to be left alone."""
 
 from __future__ import annotations
 
@@ -7,94 +7,67 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any
-
-import requests
-
-from ..hooks import Send
-from ..models import errors
-from ..utils.retries import server_wait, should_retry_status
 
 logger = logging.getLogger("gpt.bulk")
 
-_SHOULD_RETRY = "x-should-retry"
-_HELD = "x-gpt-bulk-held"
 _SHORTEST_HOLD = 0.1
-_WORTH_A_WORD = 1.0
+_WORTH_LOGGING = 1.0
 
 
-class Gate:
-    """A hook of the run's client: it lets attempts pass, except while the server wants to be left alone.
+class Throttle:
+    """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
 
-    A 429 that names its wait closes the gate for everybody in this process and is not retried inside its call, whose
-    deadline would run on: the run asks again when the gate is open. Travels to another process as an open gate.
+    A 429 that names its wait closes it for everybody in this process. The call ends, and the run asks again later.
     """
 
-    def __init__(self, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make an open gate; waits longer than `longest` seconds are not waited for."""
-        self._longest = longest
+    def __init__(self, max_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make an open throttle; waits longer than `max_wait` seconds are left to the call."""
+        self._max_wait = max_wait
         self._clock = clock
-        self._opens = clock()
-        self._broken = False
+        self._opens_at = clock()
+        self._stopped = False
         self._changed = threading.Condition()
 
-    def __call__(self, request: requests.PreparedRequest, send: Send) -> requests.Response:
-        self.wait()
-        response = send(request)
-        if response.status_code == 429:
-            self._look_at(response)
-        return response
-
-    def _look_at(self, response: requests.Response) -> None:
-        seconds = server_wait(response.headers, time.time())
-        if not seconds or seconds > self._longest:  # 0 means at once: an ordinary retry
-            return
+    def rate_limited(self, seconds: float) -> bool:
+        """Note that the server asks to wait; return whether the run asks again, so that the call need not."""
+        if seconds > self._max_wait:
+            return False
         self.hold(seconds)
-        if response.headers.get(_SHOULD_RETRY, "").strip().lower() != "false":
-            response.headers[_SHOULD_RETRY] = "false"
-            response.headers[_HELD] = str(seconds)
+        return True
 
     def hold(self, seconds: float) -> None:
-        """Close the gate for at least this many seconds from now."""
+        """Hold everybody back for at least this many seconds from now."""
         with self._changed:
-            opens = self._clock() + max(seconds, _SHORTEST_HOLD)
-            if opens > self._opens + _WORTH_A_WORD:
+            opens_at = self._clock() + max(seconds, _SHORTEST_HOLD)
+            if opens_at > self._opens_at + _WORTH_LOGGING:
                 logger.info("rate limited: everything waits %.1f s", seconds)
-            self._opens = max(self._opens, opens)
+            self._opens_at = max(self._opens_at, opens_at)
 
     def remaining(self) -> float:
-        """Give the seconds until the gate opens; 0 when it is open."""
-        return max(0.0, self._opens - self._clock())
+        """Return the seconds for which everybody is still held back, 0 for none."""
+        return max(0.0, self._opens_at - self._clock())
 
     def wait(self) -> None:
-        """Wait until the gate is open.
+        """Wait until nobody is held back.
 
         Raises:
             CancelledError: the run was stopped meanwhile.
         """
-        if not self._broken and not self.remaining():
+        if not self._stopped and not self.remaining():
             return
         with self._changed:
-            while not self._broken and (seconds := self.remaining()):
+            while not self._stopped and (seconds := self.remaining()):
                 self._changed.wait(seconds)
-            if self._broken:
+            if self._stopped:
                 raise CancelledError("the run was stopped")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped, so that nothing more is to be sent."""
+        return self._stopped
 
     def stop(self) -> None:
         """Turn away everybody who waits, or comes."""
         with self._changed:
-            self._broken = True
+            self._stopped = True
             self._changed.notify_all()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Gate, (self._longest,)
-
-
-def held_for(error: errors.SDKError) -> float | None:
-    """Tell for how many seconds the gate was closed because of an error that asking again may mend; unmark it."""
-    seconds = error.headers.get(_HELD)
-    if seconds is None:
-        return None
-    for name in (_HELD, _SHOULD_RETRY):
-        del error.headers[name]  # type: ignore[attr-defined]
-    return float(seconds) if should_retry_status(429, error.headers, error.code, error.type) else None

@@ -1,109 +1,273 @@
-"""The side of a run that is in the worker: one request out, one reply back, whatever happens."""
+"""Where requests are sent: a pack of them out, a reply to each back, whatever happens."""
 
 from __future__ import annotations
 
-import pickle
-import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from ..models import errors
+from .._http.transport import Transport
+from ..models import errors, operations
 from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 from ..sdk import Gpt
-from .throttle import Gate, held_for
+from ..sdkconfiguration import SDKConfiguration
+from ..utils.retries import should_retry_status
+from .balance import Server, Servers, is_unreachable
+from .pack import completions_per_prompt, merge, split_body, split_response, usage_tokens
+from .throttle import Throttle
 
-_CLIENTS_PER_PROCESS = 8
+_REFUSED = (400, 413, 422)
+"""What a server answers to a pack when one of its prompts is bad, or all of them are too much."""
+
+_MAYBE_REFUSED = (500, 501)
+"""What some servers answer to any list of prompts, and others when they fail."""
+
+_NOT_ALLOWED = (401, 403, 404, 429)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What one call brought."""
+    """What became of one request."""
 
     response: CreateCompletionResponse | None = None
     body: bytes = b""
-    """The answer as the server wrote it; only where the body was asked for, and then instead of `response`."""
+    """The completion as JSON, instead of `response` where that was asked for: the server's own bytes, or for a request
+    that travelled in a pack its part of them."""
 
     tokens: tuple[int, int] = (0, 0)
-    """Tokens of the prompt and of the completion, as far as the server counted them."""
+    """What it adds to the sums of the prompts' and the completions' tokens. The first reply of a pack may carry them
+    for all."""
 
     error: Exception | None = None
     status_code: int | None = None
     request_id: str | None = None
     held: float | None = None
-    """Seconds that the server wants everybody to wait, when the request should then be asked again."""
+    """Seconds that the server wants everybody to wait, when the request should then be sent again."""
+
+    @property
+    def server_failure(self) -> bool:
+        """Whether the failure is the server's and would be any other request's too."""
+        return blame(self.error) == "server"
 
 
-def ask(client: Gpt, gate: Gate, request: CreateCompletionRequest, *, bodies: bool) -> Reply:
-    """Make the call; every failure of its own comes back in the reply."""
-    gate.wait()
-    try:
-        result = client.completions.create_completion(request)
-    except errors.SDKError as error:
+def blame(error: Exception | None) -> str:
+    """Tell whose failure an error is: `server`, `request`, or `nobody` where it says nothing of the server's health."""
+    if is_unreachable(error):
+        return "server"
+    if error is None or not isinstance(error, errors.APIStatusError):
+        return "request" if error is None else "nobody"
+    status = error.status_code or 0
+    return "server" if status in _NOT_ALLOWED or status >= 500 else "request"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How requests are sent, the same in each process of a run."""
+
+    max_workers: int = 16
+    """How many HTTP requests a process has in flight."""
+
+    batch_size: int = 1
+    """How many prompts one of them carries at most."""
+
+    bodies: bool = False
+    """Whether replies have JSON instead of models."""
+
+    max_wait: float = 3600.0
+    """The longest wait, in seconds, that a server may ask for and get."""
+
+    options: Mapping[str, Any]
+    """What is passed on to `create_completion`."""
+
+
+class Sender:
+    """Sends packs to the servers of a run, from any thread of a process."""
+
+    def __init__(self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings) -> None:
+        """Make clients of the run's own, with connections of their own, that share a throttle."""
+        self.throttle = Throttle(settings.max_wait)
+        self._settings = settings
+        self._clients = [_throttled(cls, configuration, self.throttle) for cls, configuration in clients]
+        self._servers = Servers(self._clients)
+
+    @property
+    def accepts_lists(self) -> bool:
+        """Whether packs are of any use, as far as is known."""
+        return self._servers.accept_lists
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight ends as it will."""
+        self.throttle.stop()
+        self._servers.stop()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients:
+            client.close()
+
+    def send(self, requests: Sequence[CreateCompletionRequest]) -> list[Reply | None]:
+        """Send a pack; return a reply to each, or `None` to those not sent because the run was stopped or held."""
+        return _Sending(self._servers, self.throttle, self._settings, requests).run()
+
+
+class _Sending:
+    """One pack on its way, perhaps in parts."""
+
+    def __init__(
+        self, servers: Servers, throttle: Throttle, settings: Settings, requests: Sequence[CreateCompletionRequest]
+    ) -> None:
+        self._servers = servers
+        self._throttle = throttle
+        self._settings = settings
+        self._requests = requests
+        self._replies: list[Reply | None] = [None] * len(requests)
+        self._parts = [range(len(requests))]
+        self._refused_pairs: dict[int, Server] = {}
+        self._is_held = False
+        self._failed_alone: Exception | None = None
+
+    def run(self) -> list[Reply | None]:
+        """Send until each request has its reply, or nothing more may be sent now."""
+        while self._parts and not (self._is_held or self._throttle.stopped):
+            try:
+                self._send(self._parts.pop())
+            except CancelledError:
+                break
+        return self._replies
+
+    def _send(self, part: range) -> None:
+        """Send a part, to whichever server is free."""
+        server = self._servers.acquire()
+        result, error = None, None
+        try:
+            if len(part) > 1 and server.accepts_lists is False:
+                self._send_one_by_one(part)
+                return
+            request = merge([self._requests[i] for i in part])
+            result = server.client.completions.create_completion(request, **self._settings.options)
+        except Exception as failure:
+            error = failure
+            if isinstance(failure, CancelledError):
+                raise
+        finally:
+            to_others = self._servers.release(server, error)
+        if result is not None:
+            self._receive(part, server, result)
+        elif to_others:
+            self._parts.append(part)
+        elif error is not None:
+            self._fail(part, server, error)
+
+    def _receive(self, part: range, server: Server, result: operations.CreateCompletionResponse) -> None:
+        self._failed_alone = None
+        if len(part) == 1:
+            self._replies[part.start] = self._reply_alone(result)
+            self._learn_from_pair(part.start)
+            return
+        try:
+            complete = self._take_apart(part, result)
+        except (ValueError, RecursionError):  # JSON that is read but cannot be written again
+            self._send_one_by_one(part)
+            return
+        if complete:
+            server.accepts_lists = True
+        else:
+            server.mark_lists_refused("did not answer each prompt of a list")
+            self._send_one_by_one(part)
+
+    def _send_one_by_one(self, part: range) -> None:
+        self._parts += [range(i, i + 1) for i in reversed(part)]
+
+    def _reply_alone(self, result: operations.CreateCompletionResponse) -> Reply:
+        completion = result.create_completion_response
+        bodies = self._settings.bodies
         return Reply(
-            error=error,
-            status_code=error.status_code,
-            request_id=error.request_id,
-            held=held_for(error) if isinstance(error, errors.RateLimitError) else None,
+            response=None if bodies else completion,
+            body=result.raw_response.content if bodies else b"",
+            tokens=usage_tokens(completion.usage if completion else None),
+            status_code=result.status_code,
+            request_id=result.request_id,
         )
-    except CancelledError:
-        raise
-    except Exception as error:
-        return Reply(error=error)
-    completion = result.create_completion_response
-    return Reply(
-        response=None if bodies else completion,
-        body=result.raw_response.content if bodies else b"",
-        tokens=_tokens(completion),
-        status_code=result.status_code,
-        request_id=result.request_id,
-    )
+
+    def _take_apart(self, part: range, result: operations.CreateCompletionResponse) -> bool:
+        """Reply to each request of a pack; return whether the response could be taken apart."""
+        n = completions_per_prompt(self._requests[part.start])
+        status, request_id = result.status_code, result.request_id
+        if self._settings.bodies:
+            bodies = split_body(result.raw_response.content, len(part), n)
+            if bodies is None:
+                return False
+            for i, (body, tokens) in zip(part, bodies, strict=True):
+                self._replies[i] = Reply(body=body, tokens=tokens, status_code=status, request_id=request_id)
+            return True
+        assert result.create_completion_response is not None
+        parts = split_response(result.create_completion_response, len(part), n)
+        if parts is None:
+            return False
+        for i, (response, tokens) in zip(part, parts, strict=True):
+            self._replies[i] = Reply(response=response, tokens=tokens, status_code=status, request_id=request_id)
+        return True
+
+    def _fail(self, part: range, server: Server, error: Exception) -> None:
+        if isinstance(error, errors.RateLimitError) and (held := self._held(error)):
+            self._is_held = True
+            self._reply_with(part, error, held)
+        elif len(part) > 1 and self._is_worth_splitting(error):
+            if len(part) == 2 and isinstance(error, errors.SDKError):
+                self._refused_pairs[part.start] = server
+            middle = (part.start + part.stop) // 2
+            self._parts += [range(middle, part.stop), range(part.start, middle)]
+        else:
+            self._reply_with(part, error)
+            self._give_up_after(part, error)
+
+    def _held(self, error: errors.RateLimitError) -> float | None:
+        """Return for how long the throttle holds everybody because of an error, if sending again may mend that."""
+        seconds = error.retry_after
+        if not seconds or seconds > self._settings.max_wait:
+            return None
+        return seconds if should_retry_status(429, error.headers, error.code, error.type) else None
+
+    def _is_worth_splitting(self, error: Exception) -> bool:
+        """Tell whether a part of a pack may succeed where all of it has failed."""
+        if isinstance(error, errors.APIStatusError):
+            return error.status_code in _REFUSED or error.status_code in _MAYBE_REFUSED
+        return isinstance(error, errors.ResponseValidationError) or not isinstance(error, errors.SDKError)
+
+    def _give_up_after(self, part: range, error: Exception) -> None:
+        """Spare a server that fails whatever it is sent: after two requests alone the rest of the pack fails too."""
+        if not _is_server_failing(error):
+            self._failed_alone = None
+        elif self._failed_alone is None:
+            self._failed_alone = error
+        else:
+            while self._parts:
+                self._reply_with(self._parts.pop(), error)
+
+    def _reply_with(self, part: range, error: Exception, held: float | None = None) -> None:
+        status = error.status_code if isinstance(error, errors.SDKError) else None
+        request_id = error.request_id if isinstance(error, errors.SDKError) else None
+        for i in part:
+            self._replies[i] = Reply(error=error, status_code=status, request_id=request_id, held=held)
+
+    def _learn_from_pair(self, number: int) -> None:
+        """Conclude that a server refuses lists when it refused two prompts together and answered both alone."""
+        for first in (number - 1, number):
+            server = self._refused_pairs.get(first)
+            if server is not None and server.accepts_lists is None and self._succeeded(first):
+                server.mark_lists_refused("refuses lists of prompts")
+
+    def _succeeded(self, first: int) -> bool:
+        return all(reply is not None and reply.error is None for reply in self._replies[first : first + 2])
 
 
-def ask_from_afar(travelled: bytes, request: bytes, *, bodies: bool) -> Reply:
-    """Make the call in another process, where client and request arrive pickled and the reply leaves so.
-
-    The client is built on the first call in a process, and used for all that follow.
-    """
-    with _building:
-        client, gate = _unpacked(travelled)
-    reply = ask(client, gate, pickle.loads(request), bodies=bodies)
-    return reply if reply.error is None else _sendable(reply, reply.error)
+def _is_server_failing(error: Exception) -> bool:
+    status = error.status_code if isinstance(error, errors.APIStatusError) else None
+    return status in _MAYBE_REFUSED or isinstance(error, errors.ResponseValidationError)
 
 
-def pack(client: Gpt, gate: Gate) -> bytes:
-    """Prepare a client for its way to other processes.
-
-    Raises:
-        TypeError: it holds a key or a session of the caller's; the message says what to do instead.
-    """
-    return pickle.dumps((client, gate))
-
-
-_building = threading.Lock()
-
-
-@lru_cache(_CLIENTS_PER_PROCESS)
-def _unpacked(travelled: bytes) -> tuple[Gpt, Gate]:
-    client, gate = pickle.loads(travelled)
-    return client, gate
-
-
-def _sendable(reply: Reply, error: Exception) -> Reply:
-    """Replace an error that would not survive the way back, which only a hook's own can be."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return Reply(error=RuntimeError(f"{type(error).__name__}: {error}"))
-    return reply
-
-
-def _tokens(completion: Any) -> tuple[int, int]:
-    usage = completion.usage
-    return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-
-
-def _count(usage: Any, name: str) -> int:
-    value = getattr(usage, name, None)
-    return value if isinstance(value, int) else 0
+def _throttled(cls: type[Gpt], configuration: SDKConfiguration, throttle: Throttle) -> Gpt:
+    client = object.__new__(cls)
+    client._start(configuration, Transport(configuration, throttle))
+    return client

@@ -1,0 +1,211 @@
+"""Chunks: how requests travel to other processes, and the side of a run that is there.
+
+A process keeps what it built for a run, its clients and threads, until the run has sent nothing for a while or another
+run comes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from ..models.shared import CreateCompletionRequest
+from ..sdk import Gpt
+from ..sdkconfiguration import SDKConfiguration
+from .pack import Packer, pack_key
+from .threads import Threads
+from .worker import Reply, Sender, Settings
+
+_IDLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a process must know to work for a run. Pickled once; it refuses to be when it holds a key."""
+
+    run_id: str
+    clients: Sequence[tuple[type[Gpt], SDKConfiguration]]
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkResult:
+    """What comes back: a reply to each request, `None` to those that were not sent and may be sent again."""
+
+    replies: list[Reply | None]
+    held: float = 0.0
+    """Seconds for which the server wants to be left alone by all."""
+
+    problem: Exception | None = None
+    """Why this process cannot work for the run at all, such as a missing key."""
+
+
+def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
+    """Send the requests of a chunk, by this process's threads; all arguments and the result are pickled."""
+    requests: list[CreateCompletionRequest] = pickle.loads(chunk)
+    try:
+        worker = _workers.acquire(run_id, job)
+    except Exception as problem:
+        return pickle.dumps(ChunkResult(replies=[None] * len(requests), problem=_picklable(problem)))
+    try:
+        with _stopped_by_sigint(worker):
+            replies = worker.send(requests)
+    finally:
+        _workers.release(worker)
+    return _pickled(ChunkResult(replies=replies, held=worker.sender.throttle.remaining()))
+
+
+class _Worker:
+    """What one process has for one run."""
+
+    def __init__(self, job: Job) -> None:
+        self.run_id = job.run_id
+        self.sender = Sender(job.clients, job.settings)
+        self.users = 0
+        self.idle_since = 0.0
+        self._threads = Threads(job.settings.max_workers)
+        self._batch_size = job.settings.batch_size
+
+    def send(self, requests: Sequence[CreateCompletionRequest]) -> list[Reply | None]:
+        """Send packs of these requests over the threads; wait for all of them."""
+        packs = list(self._packs(requests))
+        futures: list[Future[list[Reply | None]]] = [
+            self._threads.submit(self.sender.send, [requests[i] for i in pack]) for pack in packs
+        ]
+        replies: list[Reply | None] = [None] * len(requests)
+        for pack, future in zip(packs, futures, strict=True):
+            for i, reply in zip(pack, future.result(), strict=True):
+                replies[i] = reply
+        return replies
+
+    def _packs(self, requests: Sequence[CreateCompletionRequest]) -> Iterator[list[int]]:
+        size = self._batch_size if self.sender.accepts_lists else 1
+        packer: Packer[int] = Packer(lambda i: pack_key(requests[i]))
+        for i in range(len(requests)):
+            if (pack := packer.add(i, size)) is not None:
+                yield pack
+        while packer:
+            yield packer.take()
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight ends as it will."""
+        self.sender.stop()
+
+    def close(self) -> None:
+        """Close the connections and end the threads."""
+        self._threads.shutdown(wait=False)
+        self.sender.close()
+
+
+class _Workers:
+    """This process's workers, one for each run that is using it."""
+
+    def __init__(self) -> None:
+        self._by_run: dict[str, _Worker] = {}
+        self._lock = threading.Lock()
+        self._reaper: threading.Thread | None = None
+
+    def acquire(self, run_id: str, job: bytes) -> _Worker:
+        """Return the worker of a run, which the first chunk builds; those of other runs are closed unless in use."""
+        with self._lock:
+            worker = self._by_run.get(run_id)
+            if worker is None or worker.sender.throttle.stopped:
+                self._close_idle(time.monotonic())
+                worker = self._by_run[run_id] = _Worker(pickle.loads(job))
+            worker.users += 1
+            if self._reaper is None:
+                self._reaper = threading.Thread(target=self._reap, name="gpt-bulk-reaper", daemon=True)
+                self._reaper.start()
+            return worker
+
+    def release(self, worker: _Worker) -> None:
+        """Let a worker be closed when nobody else uses it."""
+        with self._lock:
+            worker.users -= 1
+            worker.idle_since = time.monotonic()
+            if worker.users == 0 and self._by_run.get(worker.run_id) is not worker:
+                worker.close()
+
+    def _close_idle(self, idle_since: float) -> None:
+        for worker in list(self._by_run.values()):
+            if worker.users == 0 and worker.idle_since <= idle_since:
+                del self._by_run[worker.run_id]
+                worker.close()
+
+    def _reap(self) -> None:
+        """Close workers whose run has ended, which nobody can tell a process of a pool."""
+        while True:
+            time.sleep(_IDLE_SECONDS / 4)
+            with self._lock:
+                self._close_idle(time.monotonic() - _IDLE_SECONDS)
+                if not self._by_run:
+                    self._reaper = None
+                    return
+
+
+_workers = _Workers()
+
+
+@contextmanager
+def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
+    """Let Ctrl-C, which a terminal sends to worker processes too, end a chunk with what is in flight and no more."""
+    if not _may_handle_signals():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        worker.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _may_handle_signals() -> bool:
+    """Tell the main thread of a child process of multiprocessing, where nobody else handles Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    process = sys.modules.get("multiprocessing.process")  # a child process has it; importing it costs others time
+    is_child = process is not None and process.parent_process() is not None
+    return is_child and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _pickled(result: ChunkResult) -> bytes:
+    replies = [_picklable_reply(reply) if reply and reply.error else reply for reply in result.replies]
+    result = replace(result, replies=replies)
+    try:
+        return pickle.dumps(result)
+    except Exception:  # a hook may have put anything into a response
+        return pickle.dumps(replace(result, replies=[reply and _checked(reply) for reply in replies]))
+
+
+def _picklable_reply(reply: Reply) -> Reply:
+    return replace(reply, error=reply.error and _picklable(reply.error))
+
+
+def _checked(reply: Reply) -> Reply:
+    try:
+        pickle.dumps(reply)
+    except Exception as problem:
+        return Reply(error=_picklable(problem), status_code=reply.status_code, request_id=reply.request_id)
+    return reply
+
+
+def _picklable(error: Exception) -> Exception:
+    """Replace an error that would not survive the way back, which only a hook's own can be."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,188 @@
+"""The two ways of a run to its workers: threads of this process, and executors that work in others."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from concurrent import futures
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, Protocol
+from uuid import uuid4
+
+from ..models.shared import CreateCompletionRequest
+from ..sdk import Gpt
+from ..sdkconfiguration import SDKConfiguration
+from .chunk import ChunkResult, Job, run_chunk
+from .pack import pack_key
+from .threads import Threads
+from .throttle import Throttle
+from .worker import Sender, Settings
+
+_CHUNK_ROUNDS = 4
+"""How many packs of a chunk each thread of a worker process has to send, so that few of them idle at its end."""
+
+_INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
+"""From Python 3.14 on a `ThreadPoolExecutor` in name; what is submitted to it is pickled."""
+
+
+class Workers(Protocol):
+    """What a run submits to."""
+
+    throttle: Throttle
+
+    places: int
+    """How many submissions keep all workers busy."""
+
+    window: int
+    """How many requests are pulled and not yet handed out at most, unless the caller says otherwise."""
+
+    @property
+    def size(self) -> int:
+        """How many requests are submitted together at most."""
+
+    def key(self, request: CreateCompletionRequest) -> bytes | None:
+        """Return what requests that are submitted together have in common; `None` for one that goes alone."""
+
+    def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
+        """Hand requests over.
+
+        Raises:
+            Unpicklable: one of them cannot travel.
+        """
+
+    def result(self, future: Future[Any]) -> ChunkResult:
+        """Return the replies of requests that were handed over, or raise what the executor did."""
+
+    def stop(self) -> None:
+        """Send nothing more."""
+
+    def close(self, wait: bool) -> None:
+        """Give back what is the run's own."""
+
+
+def is_local(executor: Executor | None) -> bool:
+    """Tell whether an executor's workers are threads of this process."""
+    return isinstance(executor, ThreadPoolExecutor | None) and not isinstance(executor, _INTERPRETERS)
+
+
+class Unpicklable(Exception):
+    """Requests that cannot travel, and why."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class LocalWorkers:
+    """Threads, which are given a pack each."""
+
+    def __init__(
+        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, executor: Executor | None
+    ) -> None:
+        self._sender = Sender(clients, settings)
+        self._own = Threads(settings.max_workers) if executor is None else None
+        self._executor = self._own or executor
+        self.throttle = self._sender.throttle
+        self.places = settings.max_workers
+        self.window = 2 * settings.max_workers * settings.batch_size
+        self._batch_size = settings.batch_size
+
+    @property
+    def size(self) -> int:
+        """How many prompts a pack has at most; one where it is known that no server takes more."""
+        return self._batch_size if self._sender.accepts_lists else 1
+
+    def key(self, request: CreateCompletionRequest) -> bytes | None:
+        """Return what a pack has in common."""
+        return pack_key(request)
+
+    def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
+        """Let a thread send a pack."""
+        assert self._executor is not None
+        return self._executor.submit(self._sender.send, requests)
+
+    def result(self, future: Future[Any]) -> ChunkResult:
+        """Return a pack's replies."""
+        return ChunkResult(replies=future.result())
+
+    def stop(self) -> None:
+        """Send nothing more; wake who waits."""
+        self._sender.stop()
+
+    def close(self, wait: bool) -> None:
+        """End our own threads, and the connections of all."""
+        self._sender.stop()
+        if self._own is not None:
+            self._own.shutdown(wait=wait)
+        self._sender.close()
+
+
+class RemoteWorkers:
+    """Processes or machines, which are given a chunk each."""
+
+    def __init__(
+        self,
+        clients: Sequence[tuple[type[Gpt], SDKConfiguration]],
+        settings: Settings,
+        executor: Executor,
+        chunksize: int | None,
+    ) -> None:
+        """Prepare what travels.
+
+        Raises:
+            TypeError: a client holds a key or a session of the caller's; the message says what to do instead.
+        """
+        job = Job(run_id=uuid4().hex, clients=clients, settings=settings)
+        self._run_id = job.run_id
+        self._job = pickle.dumps(job)
+        self._executor = executor
+        self.throttle = Throttle(settings.max_wait)
+        self._chunksize = chunksize or _CHUNK_ROUNDS * settings.max_workers * settings.batch_size
+        self._first_chunksize = chunksize or settings.max_workers * settings.batch_size
+        self._submitted = 0
+        self.places = 2 * _count_workers(executor)
+        self.window = self.places * self._chunksize
+
+    @property
+    def size(self) -> int:
+        """How many requests a chunk has; the first ones are smaller, so that a short run reaches all workers."""
+        return self._chunksize if self._submitted >= self.places else self._first_chunksize
+
+    def key(self, request: CreateCompletionRequest) -> bytes | None:
+        """Let all requests travel together."""
+        return b""
+
+    def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
+        """Send a chunk on its way."""
+        try:
+            chunk = pickle.dumps(requests)
+        except Exception as reason:
+            raise Unpicklable(reason) from None
+        self._submitted += 1
+        return self._executor.submit(run_chunk, self._run_id, self._job, chunk)
+
+    def result(self, future: Future[Any]) -> ChunkResult:
+        """Return a chunk's replies; take over its wait."""
+        result: ChunkResult = pickle.loads(future.result())
+        if result.held:
+            self.throttle.hold(result.held)
+        return result
+
+    def stop(self) -> None:
+        """Do nothing: what has been started ends in its process."""
+
+    def close(self, wait: bool) -> None:
+        """Do nothing: the executor is the caller's, and its processes close what they built."""
+
+
+def _count_workers(executor: Any) -> int:
+    """Find how many processes an executor has: the standard library's says so in `_max_workers`, Dask's client in
+    `nthreads()`. Neither is public; where they are missing the number of our own CPUs must do."""
+    try:
+        if (client := getattr(executor, "_client", None)) is not None:
+            return len(client.nthreads())
+    except Exception:
+        pass
+    count = getattr(executor, "_max_workers", None)
+    return count if type(count) is int else os.cpu_count() or 1
