@@ -68,7 +68,7 @@ def test_lossy_tokens(drawn: tuple[str, list[bytes]]) -> None:
 def test_tokens_with_bytes(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that come with their bytes are found by them, whatever their text."""
     text, parts = drawn
-    assert align([Token("", -1.0, raw=part) for part in parts], text) == characters(text, parts)
+    assert spans_of([Token("", -1.0, raw=part) for part in parts], text) == characters(text, parts)
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ def test_special_tokens(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens before the text and behind it that are not in it have empty spans, and move nothing."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
-    spans = align([Token("<s>", None), *tokens, Token("</s>", -1.0)], text)
+    spans = spans_of([Token("<s>", None), *tokens, Token("</s>", -1.0)], text)
     assert spans is not None
     assert (spans[0], spans[-1]) == ((0, 0), (len(text), len(text)))
     assert_found(spans[1:-1], text, parts)
@@ -86,7 +86,7 @@ def test_special_tokens(drawn: tuple[str, list[bytes]]) -> None:
 def test_replacement_character() -> None:
     """U+FFFD in the text itself is a character like others."""
     tokens = [Token(text, -1.0) for text in ("a\ufffd", "b", "\ufffd", "\ufffd")]
-    assert align(tokens, "a\ufffdbé") == [(0, 2), (2, 3), (3, 4), (3, 4)]
+    assert spans_of(tokens, "a\ufffdbé") == [(0, 2), (2, 3), (3, 4), (3, 4)]
 
 
 @settings(deadline=None)
@@ -95,7 +95,7 @@ def test_foreign_tokens(drawn: tuple[str, list[bytes]], foreign: str) -> None:
     """A text that the tokens do not spell is not aligned, nor is a longer one."""
     text, parts = drawn
     tokens = [Token(part.decode(), -1.0) for part in parts] if all(_is_whole(part) for part in parts) else []
-    assert align(tokens, f"{text}{foreign}x") is None
+    assert spans_of(tokens, f"{text}{foreign}x") is None
 
 
 def _is_whole(part: bytes) -> bool:
@@ -118,19 +118,19 @@ def test_offsets(offsets: list[int], expected: list[tuple[int, int]]) -> None:
         Token(text, -1.0, offset=offset if offset >= 0 else None)
         for text, offset in zip(["Hi", " yo"], offsets, strict=True)
     ]
-    assert align(tokens, "Hi yo") == expected
+    assert spans_of(tokens, "Hi yo") == expected
 
 
 def test_offsets_decide_where_the_text_does_not() -> None:
     """Where a token could stand at two places, the server's word counts."""
     tokens = [Token("", None, offset=0), Token("", -1.0, offset=0), Token("aa", -1.0, offset=0)]
-    assert align(tokens, "aa") == [(0, 0), (0, 0), (0, 2)]
+    assert spans_of(tokens, "aa") == [(0, 0), (0, 0), (0, 2)]
 
 
 @pytest.mark.parametrize(("tokens", "text"), [([], "a"), (["b"], "a"), (["a", "b"], "a b c"), (["a", "x", "b"], "ab")])
 def test_no_alignment(tokens: list[str], text: str) -> None:
     """What does not fit gives no spans rather than wrong ones."""
-    assert align([Token(token, -1.0) for token in tokens], text) is None
+    assert spans_of([Token(token, -1.0) for token in tokens], text) is None
 
 
 def test_spans_by_length() -> None:

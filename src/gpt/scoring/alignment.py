@@ -164,7 +164,8 @@ def _ends(token: Token, data: bytes, start: int) -> Iterator[tuple[int, int]]:
     if token.raw is not None and data.startswith(token.raw, start):
         yield start + len(token.raw), 0
     elif not token.text:
-        yield from ((end, 0) for end in range(start + 1, _end_of_character(data, start) + 1))
+        if start < len(data) and data[start] >= 0x80:
+            yield from ((end, 0) for end in range(start + 1, _end_of_character(data, start) + 1))
     elif _REPLACEMENT in token.text:
         yield from ((end, 0) for end in _ends_of_parts(token.text, data, start))
     else:

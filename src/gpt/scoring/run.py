@@ -37,9 +37,18 @@ class Run:
 
     A job's first step may call the server (to tokenize), so that steps are taken in `threads` threads, ahead of the
     requests; with `threads=0` they are taken where they are needed.
+
+    While `first_alone` says so, the first text goes alone, and what it teaches about the server spares the others.
     """
 
-    def __init__(self, jobs: Iterable[Job | Exception], send: Send, *, threads: int) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[Job | Exception],
+        send: Send,
+        *,
+        threads: int,
+        first_alone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._jobs = enumerate(jobs)
         self._send = send
         self._threads = threads
@@ -47,6 +56,9 @@ class Run:
         self._ready: deque[tuple[_Text, int, CreateCompletionRequest]] = deque()
         self._finished: deque[ScoreOutcome] = deque()
         self._exhausted = False
+        self._first_alone = first_alone
+        self._begun = False
+        self._ended = False
 
     def __iter__(self) -> Iterator[ScoreOutcome]:
         if not self._threads:
@@ -77,7 +89,7 @@ class Run:
         """Yield the requests of jobs that go on before those of new ones."""
         number = 0
         while True:
-            while not self._ready and not self._exhausted and len(self._finished) < _FINISHED_AT_ONCE:
+            while not self._ready and self._may_start:
                 self._start_next(pool)
             if not self._ready:
                 return
@@ -85,6 +97,12 @@ class Run:
             in_flight[number] = text, place
             number += 1
             yield request
+
+    @property
+    def _may_start(self) -> bool:
+        if self._exhausted or len(self._finished) >= _FINISHED_AT_ONCE:
+            return False
+        return not (self._begun and not self._ended and self._first_alone())
 
     def _start_next(self, pool: ThreadPoolExecutor | None) -> None:
         """Take the next job's first step, while those behind it are taken in other threads."""
@@ -95,7 +113,8 @@ class Run:
             elif self._is_job(*following):
                 self._step(_Text(*following), None)  # type: ignore[arg-type]
             return
-        pulled = list(islice(self._jobs, 2 * self._threads - len(self._starting)))
+        ahead = 2 * self._threads - len(self._starting) if self._begun else 1
+        pulled = list(islice(self._jobs, ahead))
         for index, job in pulled:
             if self._is_job(index, job):
                 self._starting.append((index, job, pool.submit(next, job)))  # type: ignore[arg-type]
@@ -122,12 +141,15 @@ class Run:
 
     def _advance(self, text: _Text, step: Callable[[], Requests]) -> None:
         """Go on with a text: its next requests, its score, or what went wrong with it."""
+        self._begun = True
         try:
             requests = step()
         except StopIteration as end:
             score: Score = end.value
+            self._ended = True
             self._finished.append(ScoreOutcome(index=text.index, score=score))
         except Exception as error:
+            self._ended = True
             self._finished.append(ScoreOutcome(index=text.index, error=error))
         else:
             text.outcomes = [None] * len(requests)

@@ -81,7 +81,7 @@ def score(
     send = _sender(s, executor, max_workers, batch_size, window, max_failures, options)
     prompts = make_prompts(texts, context)
     scores: dict[int, Score] = {}
-    with closing(iter(Run(scorer.jobs(prompts), send, threads=scorer.threads(max_workers)))) as outcomes:  # type: ignore[type-var]
+    with closing(iter(scorer.run(prompts, send, max_workers))) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.score is None:
                 raise outcome.error or RuntimeError("neither score nor error")
@@ -117,7 +117,7 @@ def score_iter(
     """
     scorer = _Scorer(s, model, logprobs, method, max_length, additional_properties, options)
     send = _sender(s, executor, max_workers, batch_size, window, max_failures, options)
-    return iter(Run(scorer.jobs(iter_prompts(texts, context)), send, threads=scorer.threads(max_workers)))
+    return iter(scorer.run(iter_prompts(texts, context), send, max_workers))
 
 
 def _sender(
@@ -132,12 +132,16 @@ def _sender(
     for name, value in (("batch_size", batch_size), ("max_workers", max_workers)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-    settings: dict[str, Any] = {"max_workers": max_workers, "batch_size": batch_size, "executor": executor, "window": window}
-    import inspect  # TEMP
-
-    settings |= {"max_failures": max_failures, **options}
-    settings = {k: v for k, v in settings.items() if k in inspect.signature(run).parameters}  # TEMP
-    return partial(run, s, **settings)
+    return partial(
+        run,
+        s,
+        executor=executor,
+        max_workers=max_workers,
+        batch_size=batch_size,
+        window=window,
+        max_failures=max_failures,
+        **options,
+    )
 
 
 @dataclass
@@ -168,11 +172,14 @@ class _Scorer:
             if name not in _CALL_OPTIONS:
                 raise TypeError(f"score: unexpected option {name!r}; expected one of {', '.join(_CALL_OPTIONS)}")
         self._client = clients[0]
+        self._is_unknown = True
         self._settings = Settings(self.model, self.logprobs, extras)
 
-    def threads(self, max_workers: int) -> int:
-        """Return how many threads take the first steps of jobs: none where these do not call the server."""
-        return 0 if self.method == "echo" and self.max_length is None else min(max_workers, _TOKENIZING_THREADS)
+    def run(self, prompts: Iterable[Prompt | Exception], send: Any, max_workers: int) -> Run:
+        """Return the run over some prompts."""
+        tokenizes = self.method != "echo" or self.max_length is not None
+        threads = min(max_workers, _TOKENIZING_THREADS) if tokenizes else 0
+        return Run(self.jobs(prompts), send, threads=threads, first_alone=lambda: self._is_unknown)
 
     def jobs(self, prompts: Iterable[Prompt | Exception]) -> Iterator[Job | Exception]:
         """Turn prompts into jobs.
@@ -190,6 +197,7 @@ class _Scorer:
 
     def _look(self) -> Any:
         server = Server(self._client, self.model, self.options)
+        self._is_unknown = server.kind not in _KNOWN
         if server.kind == LLAMA_CPP_PYTHON and self.method != "forced":
             raise errors.ResponseValidationError(_SHIFTED)
         if self.method == "forced" or (self.method == "auto" and server.kind == LLAMA_CPP):
@@ -200,6 +208,9 @@ class _Scorer:
             return make
         return partial(windowed_job, server=server, max_length=self.max_length, make_job=make)
 
+
+_KNOWN = (LLAMA_CPP, "vllm", "sglang")
+"""Servers of which one knows beforehand what they take."""
 
 _TOKENIZING_THREADS = 4
 
