@@ -13,7 +13,6 @@ from gpt._parsing.logprobs import Token
 from gpt.scoring.alignment import Span, align, spans_by_length
 
 
-
 def spans_of(tokens: Sequence[Token], text: str) -> list[Span] | None:
     """Return the spans of an alignment."""
     found = align(tokens, text)

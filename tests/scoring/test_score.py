@@ -178,7 +178,9 @@ def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
     server.answer_with(echo)
     results = score(s, (f"t{n}" for n in range(1, 6)), model="m", batch_size=2)
 
-    sizes = [1 if isinstance(request.json()["prompt"], str) else len(request.json()["prompt"]) for request in server.posts]
+    sizes = [
+        1 if isinstance(request.json()["prompt"], str) else len(request.json()["prompt"]) for request in server.posts
+    ]
     assert sorted(sizes) == [1, 2, 2]
     assert [result.logprob_sum for result in results] == [-1.0, -2.0, -3.0, -4.0, -5.0]
 
@@ -303,9 +305,7 @@ def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: l
 
 
 @pytest.mark.parametrize("text", ["\n", " "])
-def test_score_generated_token_that_repeats_the_text_is_refused(
-    server: ScoringServer, s: gpt.Gpt, text: str
-) -> None:
+def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
     """An answer that begins with the text is no echo when its first token has a log-probability."""
     server.reply(answer(choice([f"{text}The"], [-2.234])), answer(choice([text], [-2.234])))
 
@@ -352,7 +352,14 @@ def vllm_answer(request: Received) -> Answer:
 
 @pytest.mark.parametrize(
     ("context", "text"),
-    [("🎉", "🎉"), ("敏捷", "狗"), ("Вопрос: что", " это?"), ("\ufffd", "}::"), ("a\ufffd", "\ufffd\ufffd"), ("é", "a")],
+    [
+        ("🎉", "🎉"),
+        ("敏捷", "狗"),
+        ("Вопрос: что", " это?"),
+        ("\ufffd", "}::"),
+        ("a\ufffd", "\ufffd\ufffd"),
+        ("é", "a"),
+    ],
 )
 def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, context: str, text: str) -> None:
     """Where vLLM cannot write the tokens, the ids of the context alone prove where the text begins."""
@@ -435,7 +442,11 @@ def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt)
 
     def answer_one(request: Received) -> Answer:
         (text,) = request.json()["prompt"] if isinstance(request.json()["prompt"], list) else [request.json()["prompt"]]
-        return json_answer({"error": {"message": "bad"}}, 400) if text == "xx" else answer(choice(list(text), [None, -1.0]))
+        return (
+            json_answer({"error": {"message": "bad"}}, 400)
+            if text == "xx"
+            else answer(choice(list(text), [None, -1.0]))
+        )
 
     server.answer_with(answer_one)
     outcomes = sorted(score_iter(s, iter(["ab", "xx", "", "cd"]), model="m", batch_size=1), key=lambda each: each.index)

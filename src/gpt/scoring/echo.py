@@ -55,7 +55,9 @@ class Echo:
                 self.max_tokens = 1
         response = completed(outcome)
         if len(response.choices) != 1:
-            raise refusal(f"{prompt.name}: expected one choice, got {len(response.choices)}; try batch_size=1", response)
+            raise refusal(
+                f"{prompt.name}: expected one choice, got {len(response.choices)}; try batch_size=1", response
+            )
         echoed = Echoed(prompt, response, request.max_tokens or 0)
         context = yield from self._context_ids(prompt, echoed)
         return echoed.score(context)
@@ -71,9 +73,7 @@ class Echo:
             max_tokens=self.max_tokens if max_tokens is None else max_tokens,
         )
 
-    def _context_ids(
-        self, prompt: Prompt, echoed: Echoed
-    ) -> Generator[Requests, Sequence[Outcome], list[int] | None]:
+    def _context_ids(self, prompt: Prompt, echoed: Echoed) -> Generator[Requests, Sequence[Outcome], list[int] | None]:
         """Ask for the context's own token ids where the text's beginning cannot be read from the tokens."""
         if not prompt.context or isinstance(prompt.context, list) or not self._tells_ids or echoed.is_plain:
             return None

@@ -42,7 +42,9 @@ _Row = tuple[float, dict[str, float]]
 
 def forced_job(prompt: Prompt, server: Server, settings: Settings) -> Job:
     """Score a text by forcing its tokens."""
-    return _score_ids(prompt, server, settings) if isinstance(prompt.text, list) else _score_text(prompt, server, settings)
+    return (
+        _score_ids(prompt, server, settings) if isinstance(prompt.text, list) else _score_text(prompt, server, settings)
+    )
 
 
 def _score_ids(prompt: Prompt, server: Server, settings: Settings) -> Job:

@@ -107,9 +107,7 @@ def _contexts(texts: Iterable[Any], context: Any) -> Iterator[Any]:
         if not len(context) or _is_integer(context[0]):
             return repeat(context)
         if isinstance(texts, Sized) and len(context) != len(texts):
-            raise ValueError(
-                f"context: expected one for all texts or one for each of {len(texts)}, got {len(context)}"
-            )
+            raise ValueError(f"context: expected one for all texts or one for each of {len(texts)}, got {len(context)}")
     return iter(context)
 
 

@@ -215,7 +215,7 @@ _KNOWN = (LLAMA_CPP, "vllm", "sglang")
 _TOKENIZING_THREADS = 4
 
 _SHIFTED = (
-    "the server is llama-cpp-python (its /models says owned_by: \"me\"), whose log-probabilities of a prompt are those"
+    'the server is llama-cpp-python (its /models says owned_by: "me"), whose log-probabilities of a prompt are those'
     " of the wrong token where the model has no beginning-of-text token; serve the same GGUF file by llama.cpp's own"
     " llama-server or by gpt.local, which are scored exactly"
 )

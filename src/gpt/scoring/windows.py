@@ -22,7 +22,8 @@ def windowed_job(prompt: Prompt, server: Server, max_length: int, make_job: Call
         return (yield from make_job(prompt))
     assert isinstance(ids, list)
     parts = [
-        Prompt(prompt.name, ids[start:first], ids[first:end]) for start, first, end in windows(len(ids), begin, max_length)
+        Prompt(prompt.name, ids[start:first], ids[first:end])
+        for start, first, end in windows(len(ids), begin, max_length)
     ]
     scores = yield from gather([make_job(part) for part in parts])
     return _join(prompt, scores)
