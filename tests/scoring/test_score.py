@@ -319,7 +319,7 @@ def test_score_llama_cpp_python_is_refused(server: ScoringServer, s: gpt.Gpt) ->
     server.owned_by = "me"
 
     for method in ("auto", "echo"):
-        with pytest.raises(errors.ResponseValidationError, match="llama-cpp-python.*llama-server"):
+        with pytest.raises(errors.ResponseValidationError, match=r"llama-cpp-python.*llama-server"):
             score(s, ["ab"], model="m", method=method)  # type: ignore[arg-type]
     assert server.posts == []
 
@@ -398,8 +398,8 @@ def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) 
 @pytest.mark.parametrize("value", [1.0, 1.7e308, "Infinity"])
 def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, value: object) -> None:
     """A number above 0 is no log-probability, and never becomes part of a score."""
-    body = '{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,%s]}}]}' % value
-    server.reply(json_answer(body.encode()))
+    body = '{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,VALUE]}}]}'
+    server.reply(json_answer(body.replace("VALUE", str(value)).encode()))
 
     with pytest.raises(errors.ResponseValidationError, match="at most 0"):
         score(s, ["ab"], model="m")

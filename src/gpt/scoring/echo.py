@@ -7,7 +7,6 @@ sent, and its very first token has no log-probability, as nothing comes before i
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -175,9 +174,9 @@ class Echoed:
     def _begin(self, aligned: Alignment | None, context: Sequence[int] | None, exact: bool) -> int | None:
         """Return the first token of the text, if that can be proven."""
         ids = _prompt_ids(self._response)
-        if context is not None and ids is not None and len(ids) == len(self._tokens):
-            if ids[: len(context)] == list(context):
-                return len(context)
+        told = context is not None and ids is not None and len(ids) == len(self._tokens)
+        if told and ids[: len(context)] == list(context):  # type: ignore[index,arg-type]
+            return len(context)  # type: ignore[arg-type]
         if not self._prompt.context:
             if aligned is None:
                 return 0 if exact else None

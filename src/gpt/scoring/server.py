@@ -63,6 +63,11 @@ class Server:
         self.vocabulary = vocabulary if isinstance(vocabulary, int) and vocabulary > 0 else 1_000_000
         """How many tokens the model has, or more."""
 
+        length = described.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, Mapping) else None)
+
+        self.length = length - 1 if isinstance(length, int) and length > 2 else None
+        """How many tokens a text may have, with room to generate one; `None` when the server does not tell."""
+
         self.has_token_grammar = True
         """Whether it is believed to take a grammar of token ids; the first refusal tells."""
 
