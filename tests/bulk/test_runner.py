@@ -318,3 +318,89 @@ def test_bad_options(options: dict[str, int], message: str) -> None:
     """An option that cannot be used is refused at the call, not at the first outcome."""
     with pytest.raises((TypeError, ValueError), match=message):
         bulk.run(gpt.Gpt(), [], **options)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+def test_max_failures_stops_the_run(server: ScriptedServer, status: int) -> None:
+    """After so many failures in a row of the server's own no more is pulled; the last error comes, with a note."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "no"}}, status))
+    taken: list[bulk.Outcome] = []
+    with pytest.raises(errors.APIStatusError) as caught:
+        taken.extend(bulk.run(make(server.url, retry_config=ONCE), numbered(1000), max_workers=2, max_failures=5))
+    assert 5 <= len(taken) <= 5 + 4  # the window
+    assert caught.value.status_code == status
+    note = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
+    assert "stopped after 5 failures in a row" in note
+    assert len(server.requests) <= 5 + 4
+
+
+def test_max_failures_of_a_dead_server() -> None:
+    """No connection counts, and a run without `max_failures` gives every request its error."""
+    with ScriptedServer() as gone:
+        url = gone.url
+    with pytest.raises(errors.APIConnectionError):
+        list(bulk.run(make(url, retry_config=ONCE), numbered(1000), max_workers=2, max_failures=3))
+    outcomes = list(bulk.run(make(url, retry_config=ONCE), numbered(30), max_workers=2))
+    assert {type(outcome.error) for outcome in outcomes} == {errors.APIConnectionError}
+
+
+def test_max_failures_counts_in_a_row(server: ScriptedServer) -> None:
+    """A success, or a failure that is the request's own, starts the count again."""
+    turn = iter(range(1000))
+    no, bad = json_answer({"error": {}}, 404), json_answer({"error": {}}, 400)
+    server.answer_with(lambda _: [no, no, OK, no, no, bad][next(turn) % 6])
+    outcomes = list(bulk.run(make(server.url), numbered(60), max_workers=1, max_failures=3))
+    assert len(outcomes) == 60
+
+
+def test_call_options_go_with_each_request(server: ScriptedServer) -> None:
+    """Options of `create_completion` are options of a run; what is none is refused at the call."""
+    options = {"http_headers": {"x-tenant": "a"}, "query": {"v": 2}}
+    assert [o.error for o in bulk.run(make(server.url), numbered(3), **options)] == [None] * 3
+    assert {received.header("x-tenant") for received in server.requests} == {"a"}
+    assert all("v=2" in received.path for received in server.requests)
+    for bad in ({"tiemout": 3}, {"timeout": "long"}, {"deadline": -1}, {"retries": None}, {"http_headers": {"a": 1}}):
+        with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+            bulk.run(make(server.url), numbered(1), **bad)
+
+
+def test_throttled_retry_does_not_use_up_a_deadline(server: ScriptedServer) -> None:
+    """A retry that is held back because another request was rate limited keeps the time of its own call."""
+    limited = threading.Event()
+
+    def trouble(received: Received) -> Answer:
+        prompt = received.json()["prompt"]
+        if prompt == "prompt 0" and not limited.is_set():
+            limited.set()
+            return json_answer({"error": {}}, 429, retry_after_ms="1500")
+        if prompt == "prompt 1" and len([one for one in server.requests if one.json()["prompt"] == prompt]) == 1:
+            limited.wait(10)
+            return json_answer({"error": {}}, 503, retry_after_ms="50")
+        return OK
+
+    server.answer_with(trouble)
+    outcomes = list(bulk.run(make(server.url, deadline=1.2), numbered(2), max_workers=2))
+    assert [outcome.error for outcome in outcomes] == [None] * 2
+
+
+def test_header_of_a_rate_limit_ends_no_run(server: ScriptedServer) -> None:
+    """A server cannot end a run with headers of our own making: none is read or written."""
+    limited = json_answer({"error": {}}, 429, retry_after_ms="100", x_gpt_bulk_held="abc")
+    answers = iter([limited])
+    server.answer_with(lambda _: next(answers, OK))
+    assert [outcome.error for outcome in bulk.run(make(server.url), numbered(2))] == [None] * 2
+
+    server.answer_with(lambda _: limited)
+    [outcome] = bulk.run(make(server.url, retry_config=ONCE), numbered(1))
+    assert isinstance(outcome.error, errors.RateLimitError)
+    assert outcome.error.headers["x-gpt-bulk-held"] == "abc"
+
+
+def test_result_returns_the_completion_or_raises(server: ScriptedServer) -> None:
+    """`outcome.result()` is the completion, or raises what the outcome has as its error."""
+    no = json_answer({"error": {"message": "no"}}, 400)
+    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(2))}
+    assert by_index[0].result().choices[0].text == COMPLETION["choices"][0]["text"]
+    with pytest.raises(errors.BadRequestError):
+        by_index[1].result()

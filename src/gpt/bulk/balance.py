@@ -36,13 +36,6 @@ class Server:
         self.probed = False
         """Whether a request is out to see if its rest may end."""
 
-    def mark_lists_refused(self, reason: str) -> None:
-        """Note that its prompts are sent one by one from now on."""
-        if self.accepts_lists is not False:
-            self.accepts_lists = False
-            name = url.redact(self.client.sdk_configuration.server_url)
-            logger.warning("%s %s: prompts are sent one by one from now on", name, reason)
-
 
 class Servers:
     """Chooses a server for each request: the one with the fewest in flight that does not rest.
@@ -58,10 +51,17 @@ class Servers:
         self._unreachable_since: float | None = None
         self._stopped = False
 
-    @property
-    def accept_lists(self) -> bool:
+        self.accept_lists = True
         """Whether any server may take several prompts in one request."""
-        return any(server.accepts_lists is not False for server in self._servers)
+
+    def mark_lists_refused(self, server: Server, reason: str) -> None:
+        """Note that a server's prompts are sent one by one from now on."""
+        with self._changed:
+            if server.accepts_lists is False:
+                return
+            server.accepts_lists = False
+            self.accept_lists = any(each.accepts_lists is not False for each in self._servers)
+        logger.warning("%s %s: prompts are sent one by one from now on", _name(server), reason)
 
     def acquire(self) -> Server:
         """Choose a server; wait while all of them rest, though not for longer than the run's patience.
@@ -120,7 +120,7 @@ class Servers:
             return
         server.probed = False
         if not server.rest:
-            logger.warning("%s cannot be reached; it rests", url.redact(server.client.sdk_configuration.server_url))
+            logger.warning("%s cannot be reached; it rests", _name(server))
         server.rest = min(max(2 * server.rest, _FIRST_REST), _LONGEST_REST)
         server.rests_until = now + server.rest
         if self._unreachable_since is None and all(each.rest for each in self._servers):
@@ -137,8 +137,12 @@ class Servers:
         return max(0.001, soonest - self._clock())
 
 
+def _name(server: Server) -> str:
+    return url.redact(server.client.sdk_configuration.server_url)
+
+
 def is_unreachable(error: Exception | None) -> bool:
     """Tell an error that says nothing of the request: there was no connection, or it broke."""
     if isinstance(error, errors.APITimeoutError):
-        return getattr(error, "phase", None) == "connect"
+        return error.phase == "connect"
     return isinstance(error, errors.APIConnectionError)

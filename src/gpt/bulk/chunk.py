@@ -68,7 +68,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self.run_id = job.run_id
-        self.sender = Sender(job.clients, job.settings)
+        self.sender = Sender(job.clients, job.settings, remote=True)
         self.users = 0
         self.idle_since = 0.0
         self._threads = Threads(job.settings.max_workers)

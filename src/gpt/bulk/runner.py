@@ -16,7 +16,7 @@ from .._core.headers import check_headers, is_credential
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
-from ..utils.retries import RetryConfig
+from ..utils.retries import RetryConfig, check_retries
 from ..utils.unset import UNSET
 from .executors import LocalWorkers, RemoteWorkers, Unpicklable, Workers, is_local
 from .linger import Linger
@@ -203,7 +203,8 @@ class Run(Generic[Tag]):
         self._feed()
         if self._ready:
             return
-        self._submit_open()
+        if self._done.empty():
+            self._submit_open()
         if not self._finished and (future := self._next_done()) is not None and future in self._in_flight:
             self._judge(future)
 
@@ -402,8 +403,8 @@ def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]
         if name not in _CALL_OPTIONS:
             raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not UNSET}
-    if "retries" in given and not isinstance(given["retries"], RetryConfig):
-        raise TypeError(f"retries: expected a utils.RetryConfig, got {type(given['retries']).__name__}")
+    if "retries" in given:
+        check_retries(given["retries"], "retries")
     if "timeout" in given:
         parse_timeout(given["timeout"])
     if "deadline" in given:

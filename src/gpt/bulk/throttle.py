@@ -20,9 +20,18 @@ class Throttle:
     A 429 that names its wait closes it for everybody in this process. The call ends, and the run asks again later.
     """
 
-    def __init__(self, max_wait: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make an open throttle; waits longer than `max_wait` seconds are left to the call."""
+    def __init__(
+        self, max_wait: float, clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
+    ) -> None:
+        """Make an open throttle.
+
+        Args:
+            max_wait: waits longer than this many seconds are left to the call.
+            clock: gives the time in seconds.
+            turns_away: whether a call that would have to wait ends instead, so that whoever sent it learns of the wait.
+        """
         self._max_wait = max_wait
+        self._turns_away = turns_away
         self._clock = clock
         self._opens_at = clock()
         self._stopped = False
@@ -51,10 +60,12 @@ class Throttle:
         """Wait until nobody is held back.
 
         Raises:
-            CancelledError: the run was stopped meanwhile.
+            CancelledError: the run was stopped meanwhile, or this throttle turns away.
         """
         if not self._stopped and not self.remaining():
             return
+        if self._turns_away:
+            raise CancelledError("the run is held back")
         with self._changed:
             while not self._stopped and (seconds := self.remaining()):
                 self._changed.wait(seconds)

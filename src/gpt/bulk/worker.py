@@ -7,7 +7,6 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
-from .._http.transport import Transport
 from ..models import errors, operations
 from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 from ..sdk import Gpt
@@ -84,11 +83,17 @@ class Settings:
 class Sender:
     """Sends packs to the servers of a run, from any thread of a process."""
 
-    def __init__(self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings) -> None:
-        """Make clients of the run's own, with connections of their own, that share a throttle."""
-        self.throttle = Throttle(settings.max_wait)
+    def __init__(
+        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, *, remote: bool = False
+    ) -> None:
+        """Make clients of the run's own, with connections of their own, that share a throttle.
+
+        A `remote` one sends nothing while a server wants to be left alone, so that the rest of a chunk goes back and
+        the submitter holds back the other processes too.
+        """
+        self.throttle = Throttle(settings.max_wait, turns_away=remote)
         self._settings = settings
-        self._clients = [_throttled(cls, configuration, self.throttle) for cls, configuration in clients]
+        self._clients = [cls.from_configuration(each, throttle=self.throttle) for cls, each in clients]
         self._servers = Servers(self._clients)
 
     @property
@@ -173,7 +178,7 @@ class _Sending:
         if complete:
             server.accepts_lists = True
         else:
-            server.mark_lists_refused("did not answer each prompt of a list")
+            self._servers.mark_lists_refused(server, "did not answer each prompt of a list")
             self._send_one_by_one(part)
 
     def _send_one_by_one(self, part: range) -> None:
@@ -256,7 +261,7 @@ class _Sending:
         for first in (number - 1, number):
             server = self._refused_pairs.get(first)
             if server is not None and server.accepts_lists is None and self._succeeded(first):
-                server.mark_lists_refused("refuses lists of prompts")
+                self._servers.mark_lists_refused(server, "refuses lists of prompts")
 
     def _succeeded(self, first: int) -> bool:
         return all(reply is not None and reply.error is None for reply in self._replies[first : first + 2])
@@ -264,10 +269,5 @@ class _Sending:
 
 def _is_server_failing(error: Exception) -> bool:
     status = error.status_code if isinstance(error, errors.APIStatusError) else None
-    return status in _MAYBE_REFUSED or isinstance(error, errors.ResponseValidationError)
-
-
-def _throttled(cls: type[Gpt], configuration: SDKConfiguration, throttle: Throttle) -> Gpt:
-    client = object.__new__(cls)
-    client._start(configuration, Transport(configuration, throttle))
-    return client
+    unreadable = isinstance(error, errors.ResponseValidationError)
+    return status in _MAYBE_REFUSED or (unreadable and not isinstance(error, errors.ResponseTooLargeError))

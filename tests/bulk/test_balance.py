@@ -1,0 +1,199 @@
+"""Several servers in one run: who gets a request, who rests, and that nothing is lost when one of them dies."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+import gpt
+from gpt import bulk
+from gpt.bulk.balance import Servers
+from gpt.models import errors, shared
+from tests.support.client import COMPLETION, OK, ONCE, make, request
+from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.lists import echo_lists, prompts_of
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def first() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        server.answer_with(echo_lists)
+        yield server
+
+
+@pytest.fixture
+def second() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        server.answer_with(echo_lists)
+        yield server
+
+
+def numbered(count: int) -> Iterator[shared.CreateCompletionRequest]:
+    return (request(prompt=f"p{i}") for i in range(count))
+
+
+def lost(kind: str = "connect") -> errors.APIConnectionError:
+    error = errors.APITimeoutError("no answer")
+    error.phase = "connect" if kind == "connect" else "read"
+    return error
+
+
+def servers(count: int, clock: Clock) -> Servers:
+    return Servers([gpt.Gpt(server_url=f"http://server{i}/v1") for i in range(count)], clock)
+
+
+def test_acquire_chooses_the_fewest_in_flight() -> None:
+    """Requests go where the fewest are, so that a slow server gets fewer."""
+    pool = servers(2, Clock())
+    one, two = pool.acquire(), pool.acquire()
+    assert one is not two
+    pool.release(one)
+    assert pool.acquire() is one
+
+
+def test_release_after_a_failure_lets_the_server_rest_for_longer_each_time() -> None:
+    """One that cannot be reached rests 1, 2, 4… seconds; failures of requests sent together count once."""
+    clock = Clock()
+    pool = servers(2, clock)
+    bad, good, bad_too = pool.acquire(), pool.acquire(), pool.acquire()
+    assert bad_too is bad
+    assert pool.release(bad, lost())
+    assert pool.release(bad, lost())
+    assert bad.rest == 1
+
+    clock.now += 1.1
+    assert pool.acquire() is bad  # a single request tries it
+    assert pool.acquire() is good
+    assert pool.release(bad, lost())
+    assert bad.rest == 2
+
+    clock.now += 2.1
+    assert pool.acquire() is bad
+    assert not pool.release(bad)
+    assert bad.rest == 0
+
+
+def test_release_after_a_read_timeout_lets_nobody_rest() -> None:
+    """A server that takes the request and then takes long can be reached."""
+    pool = servers(2, Clock())
+    server = pool.acquire()
+    assert not pool.release(server, lost("read"))
+    assert server.rest == 0
+
+
+def test_release_when_all_rest_for_too_long_is_a_failure() -> None:
+    """After the run's patience requests fail of servers that cannot be reached, and nobody waits for them."""
+    clock = Clock()
+    pool = servers(2, clock)
+    for _ in range(2):
+        server = pool.acquire()
+        assert pool.release(server, lost())
+    clock.now += 60
+    server = pool.acquire()
+    assert not pool.release(server, lost())
+    pool.acquire()
+
+
+def test_acquire_of_a_single_server_never_rests() -> None:
+    """With one server failures are the requests' own."""
+    pool = servers(1, Clock())
+    assert not pool.release(pool.acquire(), lost())
+    assert pool.acquire().rest == 0
+
+
+def test_stop_wakes_who_waits_for_a_server() -> None:
+    """When the run is stopped nobody goes on waiting."""
+    pool = servers(2, Clock())
+    for _ in range(2):
+        pool.release(pool.acquire(), lost())
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(Exception, match="stopped"):
+            pool.acquire()
+        ended.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    pool.stop()
+    assert ended.wait(10)
+    thread.join()
+
+
+def test_run_over_two_servers_uses_both(first: ScriptedServer, second: ScriptedServer) -> None:
+    """Each request has one outcome, and both servers work."""
+    outcomes = list(bulk.run([make(first.url), make(second.url)], numbered(200), max_workers=8))
+    assert sorted(outcome.index for outcome in outcomes) == list(range(200))
+    assert all(outcome.result().choices[0].text == f"p{outcome.index}/0" for outcome in outcomes)
+    assert len(first.requests) + len(second.requests) == 200
+    assert min(len(first.requests), len(second.requests)) > 20
+
+
+def test_run_with_a_dead_server_loses_nothing(first: ScriptedServer) -> None:
+    """The requests of a server that refuses connections go to the others and count as no failure."""
+    with ScriptedServer() as gone:
+        dead = gone.url
+    s = [make(dead), make(first.url)]
+    outcomes = list(bulk.run(s, numbered(100), max_workers=8, batch_size=5, max_failures=1))
+    assert [outcome.error for outcome in outcomes] == [None] * 100
+    assert Counter(prompt for received in first.requests for prompt in prompts_of(received)).most_common(1)[0][1] == 1
+
+
+def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: ScriptedServer) -> None:
+    """A server that cut its connections for a while gets requests again after its rest."""
+    cut = json_answer(COMPLETION, cut=True)
+    state = {"troubles": 4}
+    back = threading.Event()
+
+    def recover(received: Received) -> Answer:
+        if state["troubles"] > 0:
+            state["troubles"] -= 1
+            return cut
+        back.set()
+        return OK
+
+    second.answer_with(recover)
+
+    def source() -> Iterator[shared.CreateCompletionRequest]:
+        while not back.is_set():
+            yield request()
+        yield request()
+
+    s = [make(first.url, retry_config=ONCE), make(second.url, retry_config=ONCE)]
+    outcomes = list(bulk.run(s, source(), max_workers=4))
+    assert {outcome.error for outcome in outcomes} == {None}
+
+
+def test_lists_are_refused_by_one_server_only(first: ScriptedServer, second: ScriptedServer) -> None:
+    """What one server cannot do does not take packs from the other."""
+
+    def refuse_lists(received: Received) -> Answer:
+        if isinstance(received.json()["prompt"], list):
+            return json_answer({"choices": [{"text": "only one", "index": 0}]})
+        return echo_lists(received)
+
+    second.answer_with(refuse_lists)
+    s = [make(first.url), make(second.url)]
+    outcomes = list(bulk.run(s, numbered(200), max_workers=4, batch_size=10))
+    assert all(outcome.result().choices[0].text == f"p{outcome.index}/0" for outcome in outcomes)
+    assert len([received for received in first.requests if len(prompts_of(received)) > 1]) >= 5
+    assert len([received for received in second.requests if len(prompts_of(received)) > 1]) <= 4
+
+
+@pytest.mark.parametrize("bad", [[], [gpt.Gpt(), "http://localhost/v1"], "http://localhost/v1"], ids=str)
+def test_run_refuses_what_is_no_list_of_clients(bad: object) -> None:
+    """`s` is a client or a list of them."""
+    with pytest.raises((TypeError, ValueError), match=r"^s: expected"):
+        bulk.run(bad, [])  # type: ignore[arg-type]
