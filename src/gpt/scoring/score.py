@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..bulk import run
 from ..models import errors
@@ -20,6 +20,11 @@ from .result import Score, ScoreOutcome
 from .run import Run
 from .server import LLAMA_CPP, LLAMA_CPP_PYTHON, Server
 from .windows import windowed_job
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._http.transport import CallOptions
 
 Method = Literal["auto", "echo", "forced"]
 
@@ -47,7 +52,7 @@ def score(
     window: int | None = None,
     max_failures: int | None = None,
     additional_properties: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> list[Score]:
     """Return the log-probabilities of texts under a model, in their order. The first failure is raised.
 
@@ -104,7 +109,7 @@ def score_iter(
     window: int | None = None,
     max_failures: int | None = None,
     additional_properties: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> Iterator[ScoreOutcome]:
     """Score texts and yield an outcome for each as it is ready, in whatever order that is.
 

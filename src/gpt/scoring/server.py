@@ -15,10 +15,9 @@ import orjson
 from .._core import codec, url
 from .._http.body import read_body
 from .._http.get import get_body
-from .._http.transport import RequestOptions, Transport
+from .._http.transport import CallOptions, Transport
 from ..models import errors
 from ..sdk import Gpt
-from ..utils.unset import UNSET
 
 LLAMA_CPP = "llamacpp"
 """What llama.cpp's own server calls itself in the `owned_by` of `/v1/models`."""
@@ -136,14 +135,7 @@ class Server:
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Call one of the server's own paths, beside `/v1`."""
-        options = RequestOptions(
-            self._options.get("retries", UNSET),
-            self._options.get("timeout", UNSET),
-            self._options.get("deadline", UNSET),
-            self._options.get("http_headers"),
-            self._options.get("query"),
-            root_of(self.base),
-        )
+        options: CallOptions = {**self._options, "server_url": root_of(self.base)}  # type: ignore[typeddict-item]
         data = orjson.dumps({"model": self._model, **body})
         response = self._transport.post(path, data, stream=False, options=options)
         value = codec.loads(read_body(response))
