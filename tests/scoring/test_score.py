@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpt
-from gpt import local
+from gpt import local, view
 from gpt.models import errors, shared
 from gpt.scoring import Score, score, score_iter
 from tests.support.fixtures import vllm
@@ -536,3 +536,12 @@ def test_score_is_a_value() -> None:
         made.text = "c"  # type: ignore[misc]
     assert dataclasses.asdict(made)["logprob_mean"] == -1.5
     assert made.perplexity == pytest.approx(4.4816890703)
+
+
+def test_view_of_a_score_shows_its_tokens() -> None:
+    """A score can be looked at like a completion: as a page, as text, and in a notebook."""
+    made = Score("a <b>", ("a", " <b>"), (None, -3.0), (0, 1), ({}, {" c": -0.1}))
+
+    assert "&lt;b&gt;" in view.to_html(made)
+    assert "or ‘·c’ 90" in view.to_text(made).plain
+    assert "perplexity·20.09" in made._repr_html_() or "perplexity 20.09" in made._repr_html_()

@@ -6,6 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..models.shared.createcompletionresponse import (
+    CreateCompletionResponseChoices,
+    CreateCompletionResponseChoicesLogprobs,
+)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -52,6 +57,21 @@ class Score:
         if not scored or any(place >= len(self.top_logprobs) or not self.top_logprobs[place] for place in scored):
             return None
         return all(self.logprobs[place] >= max(self.top_logprobs[place].values()) for place in scored)  # type: ignore[operator]
+
+    def to_choice(self) -> CreateCompletionResponseChoices:
+        """Return the score in the shape of a completion's choice, which `gpt.view` shows."""
+        logprobs = CreateCompletionResponseChoicesLogprobs(
+            tokens=list(self.tokens),
+            token_logprobs=list(self.logprobs),  # type: ignore[arg-type]  # a first token has none
+            top_logprobs=[dict(each) for each in self.top_logprobs],
+            text_offset=[max(0, offset) for offset in self.offsets],
+        )
+        return CreateCompletionResponseChoices(text=self.text, index=0, logprobs=logprobs, finish_reason=None)
+
+    def _repr_html_(self) -> str:
+        from ..view import to_html
+
+        return to_html(self, title=f"perplexity {self.perplexity:.4g}", fragment=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
