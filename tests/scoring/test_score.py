@@ -374,6 +374,18 @@ def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, con
     assert results[0].text == text
 
 
+def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -> None:
+    """Tokens that could be divided in two ways are divided by the ids of the context, asked once for each context."""
+    server.owned_by = "vllm"
+    whole = choice(["\ufffd", "", "", "狗"], [None, -1.0, -2.0, -3.0], text="狗狗") | {"prompt_token_ids": [9, 8, 9, 8]}
+    alone = {"index": 0, "text": "x", "prompt_token_ids": [9, 8]}
+    server.answer_with(lambda request: answer(whole if request.json().get("echo") else alone))
+
+    results = score(s, ["狗", "狗"], model="m", context="狗", batch_size=1, max_workers=1)
+
+    assert [result.logprobs for result in results] == [(-2.0, -3.0)] * 2
+
+
 @pytest.mark.parametrize("text", ["\ufffd", "Да", "🎉🎉", "\ufffd\ufffda"])
 def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
     """Without a context every token of the echo is the text's, also those that are written as nothing."""
