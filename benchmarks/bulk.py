@@ -2,7 +2,8 @@
 
     pip install -e '.[bench]'
     python benchmarks/bulk.py               # prints tables; writes the figures of docs/guides/bulk.md
-    python benchmarks/bulk.py --only speed  # or memory, or kills; prints only
+    python benchmarks/bulk.py --only speed  # or packs, growth, memory, kills; prints only
+    python benchmarks/bulk.py --check       # fails when a prompt in a pack costs more than it may
 
 The server runs in a process of its own and answers after 50 ms; each figure is of a fresh client process.
 """
@@ -37,13 +38,27 @@ WORKERS = (1, 16, 64, 256)
 ROUNDS = 3
 SIZES = (1_000, 100_000)
 KILLS, KILL_LINES = 20, 5_000
+PACKS = (1, 4, 16, 32, 64, 256)
+PACK_WORKERS = 16
+CHECKED_PACK, MAX_SHARE, MIN_RATE = 32, 0.03, 10_000
+GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+FOUND: dict[str, float] = {}
 
 
 def serve(latency: float) -> None:
     """Answer every request after `latency` seconds, on a free port, until standard input ends."""
-    from server import _LENGTH, _whole, small
+    from server import _LENGTH, _whole, listed, small
 
-    answer = _whole(small())
+    alone = _whole(small())
+    lists: dict[int, bytes] = {}
+
+    def answer_to(body: bytes) -> bytes:
+        if b'"prompt":[' not in body:
+            return alone
+        count = len(json.loads(body)["prompt"])
+        if count not in lists:
+            lists[count] = _whole(listed(count))
+        return lists[count]
 
     class Connection(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,8 +70,11 @@ def serve(latency: float) -> None:
             end = self._buffer.find(b"\r\n\r\n")
             length = _LENGTH.search(self._buffer, 0, end) if end >= 0 else None
             if length and len(self._buffer) >= end + 4 + int(length.group(1)):
-                self._buffer = b""
-                asyncio.get_running_loop().call_later(latency, self._transport.write, answer)
+                answer, self._buffer = answer_to(self._buffer[end + 4 :]), b""
+                if latency:
+                    asyncio.get_running_loop().call_later(latency, self._transport.write, answer)
+                else:
+                    self._transport.write(answer)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -77,11 +95,12 @@ import json, sys, time
 import gpt
 from gpt import bulk
 from gpt.models import shared
-url, workers, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+url, workers, n, batch_size = sys.argv[1], *map(int, sys.argv[2:])
 with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="k")) as s:
     def go(n):
         requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}") for i in range(n))
-        assert all(outcome.response for outcome in bulk.run(s, requests, max_workers=workers))
+        run = bulk.run(s, requests, max_workers=workers, batch_size=batch_size)
+        assert all(outcome.response for outcome in run)
     go(workers)
     wall, cpu = time.perf_counter(), time.process_time()
     go(n)
@@ -118,7 +137,9 @@ def measure_speed() -> list[str]:
     with serving_after(LATENCY) as url:
         for workers in WORKERS:
             n = min(40 * workers, 4_000)
-            rounds = [(child(BY_GPT, url, workers, n), child(BY_ASYNC_OPENAI, url, workers, n)) for _ in range(ROUNDS)]
+            rounds = [
+                (child(BY_GPT, url, workers, n, 1), child(BY_ASYNC_OPENAI, url, workers, n)) for _ in range(ROUNDS)
+            ]
             ours, theirs = (
                 {key: _median(one[key] for one in side) for key in side[0]} for side in zip(*rounds, strict=True)
             )
@@ -126,6 +147,62 @@ def measure_speed() -> list[str]:
             cells = [f"{workers}", f"{workers / LATENCY:,.0f}/s"]
             cells += [text for one in (ours, theirs) for text in (f"{one['rate']:,.0f}/s", f"{one['cpu']:,.0f} µs")]
             lines.append("| " + " | ".join([*cells, f"{share:.2f}"]) + " |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+PACKS_HEAD = """\
+| batch_size | prompts/s | CPU a prompt | prompts a CPU second | as a share of AsyncOpenAI's call |
+| ---: | ---: | ---: | ---: | ---: |"""
+
+
+def measure_packs() -> list[str]:
+    """Send prompts in packs of several sizes to a server that costs nothing; give the lines of a table."""
+    lines = [PACKS_HEAD]
+    with serving_after(0.0) as url:
+        theirs = [child(BY_ASYNC_OPENAI, url, PACK_WORKERS, 1_000)["cpu"] for _ in range(ROUNDS)]
+        for size in PACKS:
+            rounds = [child(BY_GPT, url, PACK_WORKERS, 2_000 if size == 1 else 40_000, size) for _ in range(ROUNDS)]
+            cpu, rate = (_median(one[key] for one in rounds) for key in ("cpu", "rate"))
+            share = cpu / statistics.median(theirs)
+            lines.append(f"| {size} | {rate:,.0f}/s | {cpu:,.0f} µs | {1e6 / cpu:,.0f} | {share:.3f} |")
+            print(lines[-1], flush=True)
+            if size == CHECKED_PACK:
+                FOUND.update(share=share, rate=1e6 / cpu)
+    return lines
+
+
+def check() -> None:
+    """Fail when a prompt in a pack costs more than it may."""
+    measure_packs()
+    assert FOUND["share"] <= MAX_SHARE, f"a prompt costs {FOUND['share']:.3f} of AsyncOpenAI's call, not {MAX_SHARE}"
+    assert FOUND["rate"] >= MIN_RATE, f"{FOUND['rate']:,.0f} prompts a CPU second, not {MIN_RATE:,}"
+
+
+GROWTH = """
+import json, sys, time
+import gpt
+from gpt import bulk
+from gpt.models import shared
+url, n = sys.argv[1], int(sys.argv[2])
+with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="")) as s:
+    requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}") for i in range(n))
+    wall = time.perf_counter()
+    assert sum(1 for outcome in bulk.run(s, requests, batch_size=32) if outcome.response) == n
+    wall = time.perf_counter() - wall
+with open("/proc/self/status") as status:
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({"wall": wall, "peak": peak / 1024}))
+"""
+
+
+def measure_growth() -> list[str]:
+    """Run ever more prompts in packs of 32; give the lines of a table with time and peak memory."""
+    lines = ["| prompts | wall | prompts/s | peak memory |", "| ---: | ---: | ---: | ---: |"]
+    with serving_after(0.0) as url:
+        for n in GROWTH_SIZES:
+            found = child(GROWTH, url, n)
+            lines.append(f"| {n:,} | {found['wall']:.1f} s | {n / found['wall']:,.0f}/s | {found['peak']:.0f} MB |")
             print(lines[-1], flush=True)
     return lines
 
@@ -206,7 +283,7 @@ def report(tables: dict[str, list[str]]) -> None:
     texts = {name: "\n".join(lines) for name, lines in tables.items()}
     before, _, rest = PAGE.read_text().partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    figures = TEXT.format(machine=machine, packages=packages, rounds=ROUNDS, **texts)
+    figures = TEXT.format(machine=machine, packages=packages, rounds=ROUNDS, pack_workers=PACK_WORKERS, **texts)
     PAGE.write_text(before + MARKS[0] + figures + MARKS[1] + after)
 
 
@@ -220,6 +297,14 @@ each in a fresh process.
 
 {speed}
 
+**Packs.** Prompts that travel in packs over {pack_workers} workers, against a server that costs nothing.
+
+{packs}
+
+**Growth.** Ever more prompts in packs of 32, in a process of its own each.
+
+{growth}
+
 **Memory.** The peak of a process that runs `run_jsonl` over so many lines, and of one that runs it again over the
 finished output. What grows are the ids: 21 to 43 bytes each.
 
@@ -229,17 +314,26 @@ finished output. What grows are the ids: 21 to 43 bytes each.
 
 """
 
-WORK: dict[str, Callable[[], list[str]]] = {"speed": measure_speed, "memory": measure_memory, "kills": measure_kills}
+WORK: dict[str, Callable[[], list[str]]] = {
+    "speed": measure_speed,
+    "packs": measure_packs,
+    "growth": measure_growth,
+    "memory": measure_memory,
+    "kills": measure_kills,
+}
 
 
 def main() -> None:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=WORK)
+    parser.add_argument("--check", action="store_true", help="measure packs and fail when they cost too much")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         serve(arguments.serve)
+    elif arguments.check:
+        check()
     elif arguments.only:
         WORK[arguments.only]()
     else:

@@ -28,6 +28,15 @@ def small() -> bytes:
     return _json({"choices": [choice], "usage": usage})
 
 
+def listed(count: int) -> bytes:
+    """Give the short completions of a list of so many prompts as JSON."""
+    choices = [
+        {"index": index, "text": " a test", "logprobs": None, "finish_reason": "length"} for index in range(count)
+    ]
+    usage = {"prompt_tokens": 5 * count, "completion_tokens": 2 * count, "total_tokens": 7 * count}
+    return _json({"choices": choices, "usage": usage})
+
+
 def scored() -> bytes:
     """Give 16 choices of 512 tokens with log-probabilities as JSON, above 1 MB.
 

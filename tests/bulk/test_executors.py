@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import distributed
@@ -23,6 +26,7 @@ from gpt.hooks import Send
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, make, request
 from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.lists import echo_lists
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def cluster() -> Iterator[distributed.Client]:
     """Run a Dask cluster of two worker processes on this machine."""
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
         ) as workers,
         distributed.Client(workers) as client,
     ):
@@ -218,3 +222,107 @@ def test_worker_killed(cluster: distributed.Client, server: ScriptedServer) -> N
 
     texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
     assert sorted(texts) == sorted(str(n) for n in range(60))
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_request_too_deep_to_pickle_is_an_outcome(processes: Executor, server: ScriptedServer) -> None:
+    """A request that cannot travel is its own outcome, whatever chunk it was in; the others are answered."""
+    given = [request(prompt=str(n)) for n in range(10)]
+    given[3] = request(additional_properties={"deep": nested(100_000)})
+    outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), given, executor=processes)}
+    assert [index for index in sorted(outcomes) if outcomes[index].error] == [3]
+    assert isinstance(outcomes[3].error, RecursionError)
+
+
+class Deadly(dict):  # type: ignore[type-arg]
+    """Extras that end the process in which they are unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (1,)
+
+
+def test_request_that_kills_its_worker_is_an_outcome(
+    cluster: distributed.Client, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster a request that no worker survives is its own outcome, and the run goes on to its end."""
+    monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)  # each death takes seconds
+    given = [request(prompt=str(n)) for n in range(4)]
+    given[2] = request(additional_properties={"deadly": Deadly()})
+    run = bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), chunksize=2)
+    outcomes = {outcome.index: outcome for outcome in run}
+    assert sorted(outcomes) == [0, 1, 2, 3]
+    assert isinstance(outcomes[2].error, distributed.scheduler.KilledWorker)
+    # what was on the same worker when it died may have been blamed by the scheduler, too
+    assert {type(outcomes[index].error) for index in (0, 1, 3)} <= {type(None), distributed.scheduler.KilledWorker}
+
+
+def test_packs_over_processes(processes: Executor, server: ScriptedServer) -> None:
+    """Chunks of requests go out as packs from every process, and a short run reaches more than one."""
+    server.answer_with(echo_lists)
+    given = [request(prompt=f"p{n}") for n in range(400)]
+    run = bulk.run(make(server.url), given, executor=processes, batch_size=10, max_workers=4)
+    outcomes = list(run)
+    assert sorted(outcome.index for outcome in outcomes) == list(range(400))
+    assert all(outcome.result().choices[0].text == f"p{outcome.index}/0" for outcome in outcomes)
+    assert len(server.requests) == 40
+
+
+def test_credentials_do_not_travel_in_options(processes: Executor, server: ScriptedServer) -> None:
+    """A key among the headers of a run is refused at the call when it would go to other processes."""
+    with pytest.raises(TypeError, match="Authorization does not travel"):
+        bulk.run(make(server.url), [request()], executor=processes, http_headers={"Authorization": "Bearer sk-1"})
+
+
+SIGINT_RUN = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import gpt
+from gpt import bulk
+from gpt.models import shared
+
+if __name__ == "__main__":
+    requests = (shared.CreateCompletionRequest(model="m", prompt=str(i)) for i in range(1000))
+    taken = 0
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        try:
+            s = gpt.Gpt(server_url=sys.argv[1])
+            for outcome in bulk.run(s, requests, executor=executor, max_workers=2, chunksize=100):
+                assert outcome.error is None, outcome.error
+                taken += 1
+        except KeyboardInterrupt:
+            print(taken)
+"""
+
+
+def test_interrupt_of_processes_loses_nothing_in_flight(server: ScriptedServer, tmp_path: Path) -> None:
+    """Ctrl-C on a terminal, which reaches all processes, ends chunks early; every answered request has its outcome."""
+    script = tmp_path / "sigint_run.py"
+    script.write_text(SIGINT_RUN)
+    go_on = threading.Event()
+
+    def answer(_: Received) -> Answer:
+        go_on.wait(20)
+        return OK
+
+    server.answer_with(answer)
+    with subprocess.Popen(
+        [sys.executable, str(script), server.url], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        for _ in range(600):  # two interpreters start meanwhile
+            if len(server.requests) >= 4:
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.5)  # the signal comes first, the answers later
+        go_on.set()
+        try:
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert int(output) == len(server.requests) == 4

@@ -25,6 +25,10 @@ from .threads import Threads
 from .worker import Reply, Sender, Settings
 
 _IDLE_SECONDS = 10.0
+_INTERRUPTED_SECONDS = 5.0
+"""For how long chunks that a pool had already handed to a process come back unsent after Ctrl-C."""
+
+_INTERRUPTED_HOLD = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +55,8 @@ class ChunkResult:
 def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     """Send the requests of a chunk, by this process's threads; all arguments and the result are pickled."""
     requests: list[CreateCompletionRequest] = pickle.loads(chunk)
+    if _workers.was_interrupted(run_id):
+        return pickle.dumps(ChunkResult(replies=[None] * len(requests), held=_INTERRUPTED_HOLD))
     try:
         worker = _workers.acquire(run_id, job)
     except Exception as problem:
@@ -95,10 +101,6 @@ class _Worker:
         while packer:
             yield packer.take()
 
-    def stop(self) -> None:
-        """Send nothing more; what is in flight ends as it will."""
-        self.sender.stop()
-
     def close(self) -> None:
         """Close the connections and end the threads."""
         self._threads.shutdown(wait=False)
@@ -112,6 +114,17 @@ class _Workers:
         self._by_run: dict[str, _Worker] = {}
         self._lock = threading.Lock()
         self._reaper: threading.Thread | None = None
+        self._interrupted = ("", 0.0)
+
+    def interrupt(self, worker: _Worker) -> None:
+        """Stop a worker, and start no other for its run soon; for a signal handler."""
+        self._interrupted = (worker.run_id, time.monotonic())
+        worker.sender.stop()
+
+    def was_interrupted(self, run_id: str) -> bool:
+        """Tell whether the run's worker here was just interrupted."""
+        interrupted, moment = self._interrupted
+        return run_id == interrupted and time.monotonic() - moment < _INTERRUPTED_SECONDS
 
     def acquire(self, run_id: str, job: bytes) -> _Worker:
         """Return the worker of a run, which the first chunk builds; those of other runs are closed unless in use."""
@@ -163,7 +176,7 @@ def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        worker.stop()
+        _workers.interrupt(worker)
 
     signal.signal(signal.SIGINT, stop)
     try:
