@@ -1,7 +1,7 @@
 """Texts a second, scored: by forced decoding on the local engine by slots, and by echo on a stand-in server by workers.
 
-Run `python -m benchmarks.scoring`. Rates are of this machine; compare the lines of one run with each other. The CPU time
-is that of this process, in which the servers run too.
+Run `python -m benchmarks.scoring`. Rates are of this machine; compare the lines of one run with each other. The CPU
+time is that of this process, in which the servers run too.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Score:
         """Return the score in the shape of a completion's choice, which `gpt.view` shows."""
         logprobs = CreateCompletionResponseChoicesLogprobs(
             tokens=list(self.tokens),
-            token_logprobs=list(self.logprobs),  # type: ignore[arg-type]  # a first token has none
+            token_logprobs=list(self.logprobs),
             top_logprobs=[dict(each) for each in self.top_logprobs],
             text_offset=[max(0, offset) for offset in self.offsets],
         )
