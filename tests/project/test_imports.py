@@ -26,7 +26,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("",),
     ("bulk", "view", "local"),
     ("scoring", "otel"),
-    ("pytest_plugin", "cli"),
+    ("pytest_plugin", "lm_eval", "cli"),
     ("__main__",),
 ]
 """From the bottom to the top: a module imports from its own layer's package or from layers below. `""` is `gpt`."""

@@ -11,24 +11,26 @@ import numpy as np
 import pytest
 
 import gpt
-from gpt import local
+from gpt import local, view
 from gpt.models import errors, shared
-from gpt.scoring import Score, score
+from gpt.scoring import Score, score, score_iter
 from tests.support.fixtures import vllm
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Answer, Received, json_answer
+from tests.support.scoring_server import ScoringServer
 
 FIRST = "The for statement is used to iterate"
 SECOND = "Return the current value"
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
+def server() -> Iterator[ScoringServer]:
+    with ScoringServer() as server:
+        server.owned_by = "vllm"
         yield server
 
 
 @pytest.fixture
-def s(server: ScriptedServer) -> Iterator[gpt.Gpt]:
+def s(server: ScoringServer) -> Iterator[gpt.Gpt]:
     with gpt.Gpt(server_url=server.url, security=shared.Security(api_key_auth="")) as client:
         yield client
 
@@ -46,7 +48,7 @@ def answer(*choices: Mapping[str, Any]) -> Answer:
     return json_answer({"object": "text_completion", "choices": list(choices)})
 
 
-def test_recorded_arithmetic(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_recorded_arithmetic(server: ScoringServer, s: gpt.Gpt) -> None:
     """The sum, mean and perplexity of a recorded answer are those of a calculation by hand."""
     server.reply(vllm("echo_logprobs_score").answer())
 
@@ -61,17 +63,17 @@ def test_recorded_arithmetic(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert second.perplexity == pytest.approx(10.180767, rel=1e-6)
 
 
-def test_request(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_request(server: ScoringServer, s: gpt.Gpt) -> None:
     """What is sent is the recorded request: echo, logprobs, no tokens to generate."""
     recorded = vllm("echo_logprobs_score")
     server.reply(recorded.answer())
 
     score(s, [FIRST, SECOND], model="tiny", logprobs=3)
 
-    assert server.requests[0].json() == recorded.request
+    assert server.posts[0].json() == recorded.request
 
 
-def test_context(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_context(server: ScoringServer, s: gpt.Gpt) -> None:
     """With a context only the continuation counts, and its first token has a log-probability."""
     server.reply(vllm("echo_logprobs_score").answer())
 
@@ -87,7 +89,7 @@ def test_context(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert second.perplexity == pytest.approx(math.exp(5.012466907501221))
 
 
-def test_token_across_the_boundary(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_token_across_the_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token that begins in the context and ends in the text counts whole, with a negative offset."""
     server.reply(vllm("echo_logprobs_score").answer())
 
@@ -99,7 +101,7 @@ def test_token_across_the_boundary(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert (second.tokens, second.offsets) == ((" current", " value"), (-4, 4))
 
 
-def test_generated_tokens_are_cut_off(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None:
     """A server that generates in spite of max_tokens=0 changes nothing."""
     server.reply(vllm("echo_logprobs_generate").answer())
 
@@ -109,7 +111,7 @@ def test_generated_tokens_are_cut_off(server: ScriptedServer, s: gpt.Gpt) -> Non
     assert result.offsets == (0, 1, 7, 13, 14)
 
 
-def test_is_greedy(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_is_greedy(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text is greedy when each of its tokens was the likeliest."""
     server.reply(vllm("echo_logprobs_generate").answer())
 
@@ -123,30 +125,31 @@ def test_is_greedy(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert not unlikely.is_greedy
 
 
-def test_max_tokens_rejected(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_max_tokens_rejected(server: ScoringServer, s: gpt.Gpt) -> None:
     """A server that rejects max_tokens=0 is asked for one token, which is cut off, and the next batch at once so."""
     refusal = {"object": "error", "message": "max_tokens must be positive, got 0.", "type": "BadRequest", "code": 400}
     made = choice(["a", "b", "c"], [None, -1.0, -9.0], text_offset=[-1, -1, -1])
+    server.owned_by = None
     server.reply(json_answer(refusal, 400), answer(made))
 
     results = score(s, ["ab", "ab"], model="m", batch_size=1)
 
-    assert [request.json()["max_tokens"] for request in server.requests] == [0, 1, 1]
+    assert [request.json()["max_tokens"] for request in server.posts] == [0, 1, 1]
     assert [result.tokens for result in results] == [("a", "b")] * 2
     assert [result.offsets for result in results] == [(0, 1)] * 2
     assert results[0].logprob_sum == -1.0
 
 
-def test_other_rejections_pass(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_other_rejections_pass(server: ScoringServer, s: gpt.Gpt) -> None:
     """A 400 about anything else is raised as it is, without a second request."""
     server.reply(vllm("error_too_long").answer())
 
     with pytest.raises(errors.BadRequestError, match="maximum context length"):
         score(s, ["ab"], model="m")
-    assert len(server.requests) == 1
+    assert len(server.posts) == 1
 
 
-def test_choices_out_of_order(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_choices_out_of_order(server: ScoringServer, s: gpt.Gpt) -> None:
     """Choices belong to their texts by index, whatever their order."""
     server.reply(answer(choice(["b", "y"], [None, -2.0], 1), choice(["a", "x"], [None, -1.0], 0)))
 
@@ -155,30 +158,44 @@ def test_choices_out_of_order(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert [(result.text, result.logprob_sum) for result in results] == [("ax", -1.0), ("by", -2.0)]
 
 
-@pytest.mark.parametrize("indexes", [[0], [0, 0], [0, 2], [0, 1, 2]])
-def test_wrong_number_of_choices(server: ScriptedServer, s: gpt.Gpt, indexes: list[int]) -> None:
+@pytest.mark.parametrize("indexes", [[0, 0], [0, 2], [0, 1, 2]])
+def test_wrong_number_of_choices(server: ScoringServer, s: gpt.Gpt, indexes: list[int]) -> None:
     """An answer without exactly one choice for each text is refused."""
     server.reply(answer(*(choice(["a", "x"], [None, -1.0], index) for index in indexes)))
 
-    with pytest.raises(errors.ResponseValidationError, match="one choice for each of 2 prompts"):
+    with pytest.raises(errors.ResponseValidationError, match=r"expected one choice, got|ignored echo"):
         score(s, ["ax", "ax"], model="m")
 
 
-def test_batches(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
     """Texts go out in batches, and the scores come back in the order of the texts."""
 
     def echo(request: Received) -> Answer:
         prompts = request.json()["prompt"]
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         return answer(*(choice(list(text), [None, -float(text[1])], n) for n, text in enumerate(prompts)))
 
     server.answer_with(echo)
     results = score(s, (f"t{n}" for n in range(1, 6)), model="m", batch_size=2)
 
-    assert [len(request.json()["prompt"]) for request in server.requests] == [2, 2, 1]
+    sizes = [
+        1 if isinstance(request.json()["prompt"], str) else len(request.json()["prompt"]) for request in server.posts
+    ]
+    assert sorted(sizes) == [1, 2, 2]
     assert [result.logprob_sum for result in results] == [-1.0, -2.0, -3.0, -4.0, -5.0]
 
 
-def test_token_ids(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_score_unknown_server_gets_the_first_text_alone(server: ScoringServer, s: gpt.Gpt) -> None:
+    """What a server is that nobody knows, one text finds out: it is refused after one request."""
+    server.owned_by = None
+    server.reply(answer(choice(["x"], [-1.0])))
+
+    with pytest.raises(errors.ResponseValidationError, match="ignored echo"):
+        score(s, ["ab"] * 100, model="m")
+    assert [request.json()["prompt"] for request in server.posts] == ["ab"]
+
+
+def test_token_ids(server: ScoringServer, s: gpt.Gpt) -> None:
     """Token ids are scored by number, NumPy arrays too, and a context of ids is cut off exactly."""
     server.reply(
         answer(choice(["A", " b", " c"], [None, -1.0, -2.0]), choice(["A", " d", " e"], [None, -3.0, -4.0], 1))
@@ -186,14 +203,14 @@ def test_token_ids(server: ScriptedServer, s: gpt.Gpt) -> None:
 
     results = score(s, np.array([[8, 9], [10, 11]]), model="m", context=np.array([7]))
 
-    assert server.requests[0].json()["prompt"] == [[7, 8, 9], [7, 10, 11]]
+    assert server.posts[0].json()["prompt"] == [[7, 8, 9], [7, 10, 11]]
     assert [(result.text, result.offsets, result.logprob_sum) for result in results] == [
         (" b c", (0, 2), -3.0),
         (" d e", (0, 2), -7.0),
     ]
 
 
-def test_token_ids_with_one_generated(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_token_ids_with_one_generated(server: ScoringServer, s: gpt.Gpt) -> None:
     """The token that a server insists on generating is cut off behind token ids, too."""
     refusal = {"error": {"message": "max_new_tokens must be at least 1"}}
     server.reply(json_answer(refusal, 422), answer(choice(["A", "b", "c"], [None, -1.0, -9.0], text_offset=[-1] * 3)))
@@ -220,7 +237,7 @@ def test_token_ids_with_one_generated(server: ScriptedServer, s: gpt.Gpt) -> Non
     ],
 )
 def test_odd_tokens(
-    server: ScriptedServer, s: gpt.Gpt, text: str, tokens: list[str], expected: list[tuple[str, int]]
+    server: ScoringServer, s: gpt.Gpt, text: str, tokens: list[str], expected: list[tuple[str, int]]
 ) -> None:
     """The boundary is found where tokens are not the text's own characters, and offsets would mislead."""
     server.reply(answer(choice(tokens, [None] + [-1.0] * (len(tokens) - 1), text=text)))
@@ -231,7 +248,7 @@ def test_odd_tokens(
     assert list(zip(result.tokens, (max(0, offset) for offset in result.offsets), strict=True)) == expected
 
 
-def test_no_probability(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_no_probability(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token of probability 0 makes the perplexity infinite, in each of the ways servers write it."""
     body = b'{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,%b]}}]}'
     server.reply(*(json_answer(body % zero) for zero in (b"-Infinity", b"-9999.0", b"-3.4028234663852886e+38")))
@@ -239,7 +256,7 @@ def test_no_probability(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert [score(s, ["ab"], model="m")[0].perplexity for _ in range(3)] == [math.inf] * 3
 
 
-def test_single_token_without_context(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_single_token_without_context(server: ScoringServer, s: gpt.Gpt) -> None:
     """A single token without a context cannot be scored: its numbers are NaN, not 0."""
     server.reply(answer(choice(["a"], [None])))
 
@@ -259,16 +276,16 @@ def test_single_token_without_context(server: ScriptedServer, s: gpt.Gpt) -> Non
         pytest.param(choice(["a", "b"], [None, float("nan")]), "no log-probability for token 1", id="NaN"),
     ],
 )
-def test_refusals(server: ScriptedServer, s: gpt.Gpt, made: dict[str, Any], message: str) -> None:
+def test_refusals(server: ScoringServer, s: gpt.Gpt, made: dict[str, Any], message: str) -> None:
     """An answer that is not about the text is an error that says so and who can do it, never a number."""
     server.reply(answer(made))
 
-    with pytest.raises(errors.ResponseValidationError, match=f"{message}.*vLLM") as caught:
+    with pytest.raises(errors.ResponseValidationError, match=f"(?s){message}.*vLLM") as caught:
         score(s, ["ab"], model="m")
     assert caught.value.body
 
 
-def test_unspellable_boundary(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_unspellable_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that do not spell the text leave no boundary to find: an error; without a context they are enough."""
     server.reply(answer(choice(["token_id:5", "token_id:6"], [None, -1.0], text="ab")))
 
@@ -277,15 +294,204 @@ def test_unspellable_boundary(server: ScriptedServer, s: gpt.Gpt) -> None:
     assert score(s, ["ab"], model="m")[0].logprob_sum == -1.0
 
 
-@pytest.mark.parametrize("texts", [["Return the value", "The"], [[40, 41, 42], [43, 44]], [[40]]])
-def test_llama_cpp_is_refused(texts: list[Any]) -> None:
-    """The real llama.cpp server, which ignores echo, is refused and never scored."""
+@pytest.mark.parametrize("texts", [["Return the value", "The"], [[40, 41, 42], [43, 44]], [[40]], ["\n"], [" "]])
+def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: list[Any]) -> None:
+    """The real llama.cpp server ignores echo: asked so nevertheless, it is refused and never scored."""
     with (
-        local.Server() as server,
-        gpt.Gpt(server_url=server.url, security=shared.Security(api_key_auth="")) as s,
+        gpt.Gpt(server_url=local_server.url, security=shared.Security(api_key_auth="")) as s,
         pytest.raises(errors.ResponseValidationError, match="ignored echo"),
     ):
-        score(s, texts, model="tiny")
+        score(s, texts, model="tiny", method="echo")
+
+
+@pytest.mark.parametrize("text", ["\n", " "])
+def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
+    """An answer that begins with the text is no echo when its first token has a log-probability."""
+    server.reply(answer(choice([f"{text}The"], [-2.234])), answer(choice([text], [-2.234])))
+
+    for _ in range(2):
+        with pytest.raises(errors.ResponseValidationError, match="first token of a prompt has no log-probability"):
+            score(s, [text], model="m")
+
+
+def test_score_llama_cpp_python_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
+    """llama-cpp-python, whose echo is shifted by a token, is recognised and never asked for a number."""
+    server.owned_by = "me"
+
+    for method in ("auto", "echo"):
+        with pytest.raises(errors.ResponseValidationError, match=r"llama-cpp-python.*llama-server"):
+            score(s, ["ab"], model="m", method=method)  # type: ignore[arg-type]
+    assert server.posts == []
+
+
+def vllm_parts(text: str) -> list[str]:
+    """Write the byte tokens of a text as vLLM does: nothing for the parts of a character but the last."""
+    written: list[str] = []
+    for number, character in enumerate(text):
+        parts = len(character.encode())
+        whole = [""] * (parts - 1) + [character]
+        written += ["\ufffd", *[""] * (parts - 1)] if number == 0 and parts > 1 else whole
+    return written
+
+
+def vllm_answer(request: Received) -> Answer:
+    """Answer as vLLM with a token for each byte and no room for parts of characters; the n-th has logprob -n."""
+    body = request.json()
+    prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+    choices = []
+    for index, prompt in enumerate(prompts):
+        data = prompt.encode()
+        made = choice(vllm_parts(prompt), [None, *(-float(n) for n in range(1, len(data)))], index, text=prompt)
+        if not body.get("echo"):
+            made |= {"text": "x", "logprobs": None}
+        if body.get("return_token_ids"):
+            made["prompt_token_ids"] = list(data)
+        choices.append(made)
+    return answer(*choices)
+
+
+@pytest.mark.parametrize(
+    ("context", "text"),
+    [
+        ("🎉", "🎉"),
+        ("敏捷", "狗"),
+        ("Вопрос: что", " это?"),
+        ("\ufffd", "}::"),
+        ("a\ufffd", "\ufffd\ufffd"),
+        ("é", "a"),
+    ],
+)
+def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, context: str, text: str) -> None:
+    """Where vLLM cannot write the tokens, the ids of the context alone prove where the text begins."""
+    server.owned_by = "vllm"
+    server.answer_with(vllm_answer)
+
+    results = score(s, [text, text], model="m", context=context)
+
+    begin = len(context.encode())
+    expected = tuple(-float(n) for n in range(begin, begin + len(text.encode())))
+    assert [result.logprobs for result in results] == [expected] * 2
+    assert results[0].text == text
+
+
+def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -> None:
+    """Tokens that could be divided in two ways are divided by the ids of the context, asked once for each context."""
+    server.owned_by = "vllm"
+    whole = choice(["\ufffd", "", "", "狗"], [None, -1.0, -2.0, -3.0], text="狗狗") | {"prompt_token_ids": [9, 8, 9, 8]}
+    alone = {"index": 0, "text": "x", "prompt_token_ids": [9, 8]}
+    server.answer_with(lambda request: answer(whole if request.json().get("echo") else alone))
+
+    results = score(s, ["狗", "狗"], model="m", context="狗", batch_size=1, max_workers=1)
+
+    assert [result.logprobs for result in results] == [(-2.0, -3.0)] * 2
+
+
+@pytest.mark.parametrize("text", ["\ufffd", "Да", "🎉🎉", "\ufffd\ufffda"])
+def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
+    """Without a context every token of the echo is the text's, also those that are written as nothing."""
+    server.owned_by = "vllm"
+    server.answer_with(vllm_answer)
+
+    (result,) = score(s, [text], model="m")
+
+    assert len(result.logprobs) == len(text.encode())
+    assert result.offsets == tuple(n for n, character in enumerate(text) for _ in character.encode())
+
+
+def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
+    """Tokens that could be divided in two ways are refused where the server tells no ids."""
+    parts = ["a", "\ufffd", "\ufffd", "\ufffd", "\ufffd", "\ufffd"]  # 3 + 2 or 2 + 3, for two characters of 4 bytes
+    server.reply(answer(choice(parts, [None, -1.0, -2.0, -3.0, -4.0, -5.0], text="a🎉🎉")))
+
+    with pytest.raises(errors.ResponseValidationError, match="in one way"):
+        score(s, ["🎉"], model="m", context="a🎉")
+
+
+@pytest.mark.parametrize("value", [1.0, 1.7e308, "Infinity"])
+def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, value: object) -> None:
+    """A number above 0 is no log-probability, and never becomes part of a score."""
+    body = '{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,VALUE]}}]}'
+    server.reply(json_answer(body.replace("VALUE", str(value)).encode()))
+
+    with pytest.raises(errors.ResponseValidationError, match="at most 0"):
+        score(s, ["ab"], model="m")
+
+
+def test_score_lowest_floats_sum_to_minus_infinity(server: ScoringServer, s: gpt.Gpt) -> None:
+    """The lowest float, by which servers mean a probability of 0, may stand twice in a text."""
+    server.reply(answer(choice(["a", "b", "c"], [None, -1.7e308, -1.7e308])))
+
+    assert score(s, ["abc"], model="m")[0].perplexity == math.inf
+
+
+def test_score_text_that_is_no_string_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
+    """A choice whose text is a number is refused as an answer that repeats nothing."""
+    server.reply(json_answer({"choices": [{"text": 5, "logprobs": {"tokens": ["a"], "token_logprobs": [None]}}]}))
+
+    with pytest.raises(errors.ResponseValidationError, match="ignored echo"):
+        score(s, ["ab"], model="m")
+
+
+def test_score_message_is_bounded(server: ScoringServer, s: gpt.Gpt) -> None:
+    """Whatever a server sends, the message about it stays readable."""
+    server.reply(answer(choice(["a", "y" * 1_000_000], [None, None])))
+
+    with pytest.raises(errors.ResponseValidationError) as caught:
+        score(s, ["a" + "y" * 1_000_000], model="m")
+    assert len(str(caught.value)) < 1_000
+
+
+def test_score_too_long_text_gets_advice(server: ScoringServer, s: gpt.Gpt) -> None:
+    """A text of exactly the model's length is refused by the server: the error says that one token less fits."""
+    server.reply(vllm("error_too_long").answer())
+
+    with pytest.raises(errors.BadRequestError, match=r"one token less.*max_length"):
+        score(s, ["ab"], model="m")
+
+
+def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt) -> None:
+    """A text that cannot be scored is its own outcome, and the others have their scores."""
+
+    def answer_one(request: Received) -> Answer:
+        (text,) = request.json()["prompt"] if isinstance(request.json()["prompt"], list) else [request.json()["prompt"]]
+        return (
+            json_answer({"error": {"message": "bad"}}, 400)
+            if text == "xx"
+            else answer(choice(list(text), [None, -1.0]))
+        )
+
+    server.answer_with(answer_one)
+    outcomes = sorted(score_iter(s, iter(["ab", "xx", "", "cd"]), model="m", batch_size=1), key=lambda each: each.index)
+
+    assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), errors.BadRequestError, ValueError, type(None)]
+    assert outcomes[3].score is not None
+    assert outcomes[3].score.text == "cd"
+
+
+def test_score_iter_pulls_no_more_than_it_needs(server: ScoringServer, s: gpt.Gpt) -> None:
+    """Texts are pulled as outcomes are taken: an endless source does no harm."""
+    server.reply(answer(choice(["a", "b"], [None, -1.0])))
+    pulled = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield "ab"
+
+    outcomes = score_iter(s, texts(), model="m", batch_size=1, max_workers=2, context=("" for _ in iter(int, 1)))
+    assert [next(outcomes).error for _ in range(20)] == [None] * 20
+    assert pulled <= 20 + 8
+    outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_score_iter_many_bad_texts_in_constant_memory(s: gpt.Gpt) -> None:
+    """Texts that fail without a request are handed out as they are pulled."""
+    outcomes = score_iter(s, ("" for _ in iter(int, 1)), model="m")
+
+    assert all(isinstance(next(outcomes).error, ValueError) for _ in range(500))
+    outcomes.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -298,31 +504,40 @@ def test_llama_cpp_is_refused(texts: list[Any]) -> None:
         ({"texts": ["a", ""]}, ValueError, r"texts\[1\]: .* empty"),
         ({"texts": ["a"], "context": ["x", "y"]}, ValueError, "one for each of 1, got 2"),
         ({"texts": ["a"], "batch_size": 0}, ValueError, "batch_size"),
+        ({"texts": ["a"], "max_workers": 0}, ValueError, "max_workers"),
+        ({"texts": [b"ab"]}, TypeError, r"texts\[0\]: .* got bytes"),
+        ({"texts": ["a", "b"], "context": iter(["x"])}, ValueError, "got 1 for more texts"),
+        ({"texts": ["a"], "context": iter(["x", "y"])}, ValueError, "got more"),
+        ({"texts": ["a"], "context": 5}, TypeError, "context: .* got int"),
+        ({"texts": ["a"], "additional_properties": {"stream": True}}, ValueError, "stream: scoring sets"),
+        ({"texts": ["a"], "tiemout": 3}, TypeError, "unexpected option 'tiemout'"),
+        ({"texts": ["a"], "method": "magic"}, ValueError, "method: expected 'auto'"),
+        ({"texts": ["a"], "max_length": 1}, ValueError, "max_length"),
     ],
 )
 def test_misuse(
-    server: ScriptedServer, s: gpt.Gpt, arguments: dict[str, Any], error: type[Exception], message: str
+    server: ScoringServer, s: gpt.Gpt, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """Misuse is told before anything is sent."""
     with pytest.raises(error, match=message):
         score(s, **arguments, model="m")
-    assert server.requests == []
+    assert server.posts == []
 
 
-def test_nothing_to_score(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_nothing_to_score(server: ScoringServer, s: gpt.Gpt) -> None:
     """No texts, no request."""
     assert score(s, [], model="m") == []
-    assert server.requests == []
+    assert server.posts == []
 
 
-def test_options_and_extras(server: ScriptedServer, s: gpt.Gpt) -> None:
+def test_options_and_extras(server: ScoringServer, s: gpt.Gpt) -> None:
     """Options of the call and fields of one server reach the request."""
     server.reply(answer(choice(["a", "b"], [None, -1.0])))
 
     score(s, ["ab"], model="m", additional_properties={"add_special_tokens": False}, http_headers={"X-Trace": "7"})
 
-    assert server.requests[0].json()["add_special_tokens"] is False
-    assert server.requests[0].header("X-Trace") == "7"
+    assert server.posts[0].json()["add_special_tokens"] is False
+    assert server.posts[0].header("X-Trace") == "7"
 
 
 def test_score_is_a_value() -> None:
@@ -333,3 +548,12 @@ def test_score_is_a_value() -> None:
         made.text = "c"  # type: ignore[misc]
     assert dataclasses.asdict(made)["logprob_mean"] == -1.5
     assert made.perplexity == pytest.approx(4.4816890703)
+
+
+def test_view_of_a_score_shows_its_tokens() -> None:
+    """A score can be looked at like a completion: as a page, as text, and in a notebook."""
+    made = Score("a <b>", ("a", " <b>"), (None, -3.0), (0, 1), ({}, {" c": -0.1}))
+
+    assert "&lt;b&gt;" in view.to_html(made)
+    assert "or ‘·c’ 90" in view.to_text(made).plain
+    assert "perplexity·20.09" in made._repr_html_() or "perplexity 20.09" in made._repr_html_()

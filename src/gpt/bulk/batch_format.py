@@ -182,7 +182,7 @@ def _plain_types() -> dict[str, frozenset[type]]:
     kinds: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), bool: (bool,), float: (int, float), null: (null,)}
     return {
         name: frozenset(kind for form in (*get_args(hint), hint) for kind in kinds.get(form, ()))
-        for name, hint in codec.plan_for(CreateCompletionRequest).hints.items()
+        for name, hint in codec.class_schema(CreateCompletionRequest).hints.items()
     }
 
 

@@ -3,91 +3,219 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import islice
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from .._core import codec
-from ..scoring import Score, score
-from ._client import Model, ServerUrl, open_client, pick_model
+from ..scoring import ScoreOutcome, score_iter
+from ..scoring.result import Score
+from ..scoring.scores_file import ScoresFile, to_json_line
+from ._client import Local, Model, ServerUrl, open_client, pick_model
 
 _ROW = "{:>12} {:>10} {:>12} {:>7}  {}"
-_SHOWN = 60
+_NUMBERS = 47
+"""How many columns a row has before its text."""
+
+_MAX_FAILURES = 100
+_SHOWN_FAILURES = 10
 
 
 class _Text(NamedTuple):
+    line: int
     text: str
     context: str
 
 
 def score_file(
     file: Annotated[
-        typer.FileText, typer.Argument(help='A text on each line; \'-\' is stdin. In .jsonl: {"text", "context"}.')
+        str,
+        typer.Argument(metavar="FILE", help='A text on each line; "-" is stdin. In .jsonl: {"text", "context"}.'),
     ],
     model: Model = None,
-    context: Annotated[str, typer.Option(help="What comes before each text and is not scored.")] = "",
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the scores here; an existing file is continued."),
+    ] = None,
+    context: Annotated[str, typer.Option(metavar="TEXT", help="What comes before each text and is not scored.")] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for each text, with its tokens.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="How many texts go into one request.")] = 16,
+    jsonl: Annotated[
+        bool | None, typer.Option("--jsonl/--text", help="What FILE has, whatever its name. (default: by its name)")
+    ] = None,
+    max_workers: Annotated[
+        int, typer.Option("--max-workers", "-w", metavar="INTEGER", min=1, help="How many requests run at a time.")
+    ] = 16,
+    batch_size: Annotated[
+        int, typer.Option(metavar="INTEGER", min=1, help="How many texts may go into one request.")
+    ] = 16,
+    max_length: Annotated[
+        int | None,
+        typer.Option(metavar="INTEGER", min=2, help="Score longer texts by windows of so many tokens."),
+    ] = None,
     server_url: ServerUrl = None,
+    local: Local = False,
 ) -> None:
     """Print how likely each text of a file is under a model: its perplexity and its log-probabilities.
 
-    The server must repeat prompts with their log-probabilities (echo), as vLLM, SGLang and OpenAI's base models do.
-
     \b
-    gpt score texts.txt -m davinci-002
-    gpt score questions.jsonl --json --server-url http://localhost:8000/v1 -m my-model > scores.jsonl
+    gpt score texts.txt --local
+    gpt score questions.jsonl -o scores.jsonl --server-url http://localhost:8000/v1 -m my-model -w 64
+
+    With -o the run can be repeated after any interruption: texts whose scores are in the file are skipped. A text that
+    fails is named on stderr, the others go on, and the exit code is 1.
     """
-    name = pick_model(model, local=False)
-    texts = _read(file, context, jsonl=file.name.endswith(".jsonl"))
-    if not as_json:
-        typer.echo(_ROW.format("perplexity", "mean", "sum", "tokens", "text"))
-    with open_client(server_url=server_url, local=False) as s, _bar() as advance:
-        while batch := list(islice(texts, batch_size)):
-            scores = score(
-                s,
-                [each.text for each in batch],
-                model=name,
-                context=[each.context for each in batch],
-                batch_size=batch_size,
-            )
-            for result in scores:
-                typer.echo(_line(result) if as_json else _row(result))
-            advance(len(batch))
+    name = pick_model(model, local=local)
+    with (
+        open_client(server_url=server_url, local=local) as s,
+        ScoresFile(output) if output else nullcontext() as scores,
+        _bar(quiet=scores is None and sys.stdout.isatty()) as advance,
+    ):
+        run = _Run(scores, as_json, advance, resumed=scores.count if scores else 0)
+        texts = run.texts(_lines(file), context, jsonl=file.endswith(".jsonl") if jsonl is None else jsonl, named=jsonl)
+        outcomes = score_iter(
+            s,
+            (each.text for each in texts),
+            context=run.contexts(),
+            model=name,
+            batch_size=batch_size,
+            max_workers=max_workers,
+            max_length=max_length,
+            max_failures=_MAX_FAILURES,
+        )
+        for outcome in outcomes:
+            run.take(outcome)
+    run.conclude(output)
+    if run.failed:
+        raise typer.Exit(1)
 
 
-def _read(lines: Iterable[str], context: str, *, jsonl: bool) -> Iterator[_Text]:
-    """Read the texts as they are needed; blank lines are none."""
-    for number, line in enumerate(lines, 1):
-        line = line.rstrip("\r\n")
-        if line.strip():
-            yield _read_json(line, context, number) if jsonl else _Text(line, context)
+@dataclass
+class _Run:
+    """What is done with the texts of a file, and with their scores."""
+
+    scores: ScoresFile | None
+    as_json: bool
+    advance: Callable[[int], None]
+    resumed: int
+    failed: int = 0
+    scored: int = 0
+
+    def __post_init__(self) -> None:
+        self._waiting: dict[int, _Text] = {}
+        self._early: dict[int, ScoreOutcome] = {}
+        self._next = 0
+        self._pulled: _Text | None = None
+
+    def texts(self, lines: Iterable[bytes], context: str, *, jsonl: bool, named: bool | None) -> Iterator[_Text]:
+        """Read the texts as they are needed; blank lines are none, and bad ones are told."""
+        index = 0
+        for number, data in enumerate(lines, 1):
+            try:
+                text = _read(data, number, context, jsonl=jsonl)
+                if number == 1 and not jsonl and named is None and text and _is_object(text.text):
+                    raise typer.BadParameter("the lines are JSON objects: say --jsonl, or --text to score them as text")
+            except ValueError as error:
+                self._fail(number, error)
+                continue
+            if text is None or (self.scores and self.scores.has(number, text.text, text.context)):
+                continue
+            self._waiting[index] = text
+            self._pulled = text
+            index += 1
+            yield text
+        self._pulled = None
+
+    def contexts(self) -> Iterator[str]:
+        """Yield the context of each text, after it was pulled."""
+        while self._pulled is not None:
+            yield self._pulled.context
+
+    def take(self, outcome: ScoreOutcome) -> None:
+        """Write a score to the output, or print it in its turn."""
+        if self.scores is not None:
+            self._put(outcome)
+            return
+        self._early[outcome.index] = outcome
+        while self._next in self._early:
+            self._put(self._early.pop(self._next))
+            self._next += 1
+
+    def _put(self, outcome: ScoreOutcome) -> None:
+        text = self._waiting.pop(outcome.index)
+        self.advance(1)
+        if outcome.score is None:
+            self._fail(text.line, outcome.error)
+        elif self.scores is not None:
+            self.scores.append(text.line, text.context, outcome.score)
+        elif self.as_json:
+            typer.echo(to_json_line(text.line, text.context, outcome.score).decode(), nl=False)
+        else:
+            if not self.scored:
+                typer.echo(_ROW.format("perplexity", "mean", "sum", "tokens", "text"))
+            typer.echo(_row(outcome.score))
+        self.scored += outcome.score is not None
+
+    def _fail(self, line: int, error: object) -> None:
+        self.failed += 1
+        if self.failed <= _SHOWN_FAILURES:
+            typer.echo(f"line {line}: {error}", err=True)
+
+    def conclude(self, output: str | None) -> None:
+        """Say on stderr what was done, where that is not to be seen."""
+        if self.failed > _SHOWN_FAILURES:
+            typer.echo(f"… and {self.failed - _SHOWN_FAILURES:,} more failed", err=True)
+        if output:
+            earlier = f" ({self.resumed:,} by earlier runs)" if self.resumed else ""
+            typer.echo(f"{self.scored + self.resumed:,} scored{earlier}, {self.failed:,} failed: {output}", err=True)
 
 
-def _read_json(line: str, context: str, number: int) -> _Text:
+def _lines(file: str) -> Iterator[bytes]:
+    """Read a file's lines as bytes, whatever the locale says, without a byte-order mark."""
+    with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as lines:
+        for number, line in enumerate(lines):
+            yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+
+
+def _read(data: bytes, number: int, context: str, *, jsonl: bool) -> _Text | None:
+    try:
+        line = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("expected UTF-8") from None
+    if not line.strip():
+        return None
+    return _read_json(line, number, context) if jsonl else _Text(number, line, context)
+
+
+def _read_json(line: str, number: int, context: str) -> _Text:
     try:
         value: Any = codec.loads(line)
     except ValueError as error:
-        raise ValueError(f"line {number}: not JSON: {error}") from None
+        raise ValueError(f"not JSON: {error}") from None
     fields = value if isinstance(value, dict) else {"text": value}
     text, before = fields.get("text"), fields.get("context", context)
     if not isinstance(text, str) or not isinstance(before, str):
-        raise ValueError(f'line {number}: expected a string or {{"text": "…", "context": "…"}}, got {line[:60]}')
-    return _Text(text, before)
+        raise ValueError(f'expected a string or {{"text": "…", "context": "…"}}, got {line[:60]}')
+    return _Text(number, text, before)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(codec.loads(line), dict)
+    except ValueError:
+        return False
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
+def _bar(*, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Count on stderr where the scores go elsewhere than to the terminal."""
-    if sys.stdout.isatty() or not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
@@ -101,21 +229,8 @@ def _bar() -> Iterator[Callable[[int], None]]:
 
 def _row(result: Score) -> str:
     text = json.dumps(result.text, ensure_ascii=False)[1:-1]
-    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    if sys.stdout.isatty():
+        width = max(20, shutil.get_terminal_size().columns - _NUMBERS)
+        text = text if len(text) <= width else f"{text[: width - 1]}…"
     numbers = (f"{result.perplexity:.4g}", f"{result.logprob_mean:.4f}", f"{result.logprob_sum:.4f}")
-    return _ROW.format(*numbers, len(result.tokens), cut)
-
-
-def _line(result: Score) -> str:
-    """Write a score as JSON; what is no number there (NaN, infinity) is null."""
-    return json.dumps({name: _finite(value) for name, value in asdict(result).items()}, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return value
+    return _ROW.format(*numbers, len(result.tokens), text)

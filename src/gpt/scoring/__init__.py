@@ -1,15 +1,17 @@
-"""Log-probabilities of texts that you give, where the endpoint would otherwise tell those of what it generates.
+"""Score given texts: their log-probabilities and perplexity under a model.
 
-    from gpt import scoring
+    from gpt import local, scoring
 
-    for score in scoring.score(s, ["The cat sat.", "The sat cat."], model="davinci-002"):
-        print(score.perplexity, score.text)
+    with local.Server() as server, gpt.Gpt(server_url=server.url) as s:
+        for score in scoring.score(s, ["A class definition.", "A definition class."], model="tiny"):
+            print(score.perplexity, score.text)
 
-It asks for `echo=True, logprobs=…, max_tokens=0`, which vLLM, SGLang, llama-cpp-python and OpenAI's base models answer.
-llama.cpp's own server, Ollama and TGI ignore `echo`: they are refused with an error rather than scored wrongly.
+There are two ways to the same numbers, and the server is asked once which one it needs. vLLM, SGLang and OpenAI's form
+repeat a prompt with its log-probabilities (`echo`). llama.cpp's own server, and so `gpt.local`, is made to generate the
+text itself (forced decoding). A number is only given with the proof that it is the text's; else there is an error.
 """
 
-from .result import Score
-from .score import score
+from .result import Score, ScoreOutcome
+from .score import score, score_iter
 
-__all__ = ["Score", "score"]
+__all__ = ["Score", "ScoreOutcome", "score", "score_iter"]

@@ -10,10 +10,19 @@ from .._parsing.logprobs import Token
 _REPLACEMENT = "\ufffd"
 _SENTENCEPIECE_SPACE = "\u2581"
 
-# What has to be assumed for a token to fit costs this much; paths that cost more than the best and some are given up.
-_LOST_SPACE = 1
-_LEFT_OUT = 4
-_PATIENCE = 2 * _LEFT_OUT
+# Costs of the assumptions that a match needs; paths worse than the best by `_COST_MARGIN` are pruned.
+_COST_SPACE = 1
+_COST_SKIPPED = 4
+_COST_MARGIN = 2 * _COST_SKIPPED
+
+_MOST_SPACES = 16
+"""How many spaces before a word a server may have lost."""
+
+_MOST_PATHS = 64
+"""With more places than this where a token may end, nothing is proven; and it would take long to find out."""
+
+_SPECIAL_TOKENS = 2
+"""How many tokens at either end may be no part of the text."""
 
 
 class Span(NamedTuple):
@@ -23,17 +32,41 @@ class Span(NamedTuple):
     end: int
 
 
-def align(tokens: Sequence[Token], text: str) -> list[Span] | None:
+class Alignment(NamedTuple):
+    """Where tokens stand in a text."""
+
+    spans: list[Span]
+
+    begin: int | None
+    """The first token that ends behind the boundary; `None` when the text can be divided in several ways."""
+
+
+class _Path(NamedTuple):
+    """The cheapest ways to a position: what they cost, whence they come, and where they cross the boundary."""
+
+    cost: int
+    start: int
+    first: int
+    last: int
+
+
+def align(tokens: Sequence[Token], text: str, boundary: int = 0) -> Alignment | None:
     """Find each token's span in the text that the tokens spell; `None` when they do not spell it.
 
     A token that is not in the text, such as one for its beginning or end, has an empty span. A token that is a part
-    of a character has the character's span.
+    of a character has the character's span. `boundary` is a number of characters.
     """
-    return (_by_offset(tokens, text) or _by_spelling(tokens, text)) if tokens else None
+    if not tokens:
+        return None
+    spans = _by_offset(tokens, text)
+    if spans is None:
+        return _by_spelling(tokens, text, len(text[:boundary].encode("utf-8", "surrogatepass")))
+    begin = next((n for n, span in enumerate(spans) if span.end > boundary), len(spans))
+    return Alignment(spans, begin)
 
 
-def count(tokens: Sequence[Token]) -> list[Span]:
-    """Give each token the length of its own text, whatever the text."""
+def spans_by_length(tokens: Sequence[Token]) -> list[Span]:
+    """Return a span of each token's own length, whatever the text."""
     spans, position = [], 0
     for token in tokens:
         spans.append(Span(position, position + len(token.text)))
@@ -41,37 +74,77 @@ def count(tokens: Sequence[Token]) -> list[Span]:
     return spans
 
 
+def is_plain(token: Token) -> bool:
+    """Tell whether a token's text is all of it, not a part of a character that the server could not write."""
+    return bool(token.text) and _REPLACEMENT not in token.text
+
+
 def _by_offset(tokens: Sequence[Token], text: str) -> list[Span] | None:
     """Believe the server: vLLM's offsets are off by a beginning-of-text token, SGLang's are all -1."""
     starts = [token.offset for token in tokens if token.offset is not None]
-    if len(starts) < len(tokens) or starts[0] != 0:
+    if len(starts) < len(tokens) or starts[0] != 0 or not all(map(is_plain, tokens)):
         return None
     spans = [Span(start, end) for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
     fits = all(text[slice(*span)] == token.text for token, span in zip(tokens, spans, strict=True))
     return spans if fits else None
 
 
-def _by_spelling(tokens: Sequence[Token], text: str) -> list[Span] | None:
-    """Lay the tokens along the text's bytes, in the way that needs the fewest excuses."""
+def _by_spelling(tokens: Sequence[Token], text: str, boundary: int) -> Alignment | None:
+    """Align tokens to the UTF-8 text by dynamic programming, minimising total cost, in linear time."""
     data = text.encode("utf-8", "surrogatepass")
-    costs = {0: 0}
-    layers: list[dict[int, int]] = []
-    for token in tokens:
-        found: dict[int, tuple[int, int]] = {}
-        for start, cost in costs.items():
+    least_rest = _least_bytes(tokens)
+    paths = {0: _Path(0, 0, 0, 0)}
+    layers: list[dict[int, _Path]] = []
+    for number, token in enumerate(tokens):
+        found: dict[int, _Path] = {}
+        for start, path in paths.items():
             for end, more in _ends(token, data, start):
-                found[end] = min(found.get(end, (cost + more, start)), (cost + more, start))
-        limit = min((cost for cost, _ in found.values()), default=0) + _PATIENCE
-        costs = {end: cost for end, (cost, _) in found.items() if cost <= limit}
-        layers.append({end: start for end, (_, start) in found.items()})
-    return _in_characters(_walk_back(layers, len(data)), data) if len(data) in costs else None
+                if end + least_rest[number + 1] > len(data):
+                    continue
+                crossing = (number, number) if start <= boundary < end else (path.first, path.last)
+                found[end] = _merge(found.get(end), _Path(path.cost + more, start, *crossing))
+        limit = min((path.cost for path in found.values()), default=0) + _COST_MARGIN
+        paths = {end: path for end, path in found.items() if path.cost <= limit}
+        if len(paths) > _MOST_PATHS:
+            return None
+        layers.append(paths)
+    if len(data) not in paths:
+        return None
+    last = paths[len(data)]
+    return Alignment(
+        _in_characters(_walk_back(layers, len(data)), data), last.first if last.first == last.last else None
+    )
 
 
-def _walk_back(layers: Sequence[dict[int, int]], end: int) -> list[Span]:
+def _merge(known: _Path | None, new: _Path) -> _Path:
+    """Keep the cheaper way; of two that cost the same, where either crosses the boundary."""
+    if known is None or new.cost < known.cost:
+        return new
+    if new.cost > known.cost:
+        return known
+    return known._replace(first=min(known.first, new.first), last=max(known.last, new.last))
+
+
+def _least_bytes(tokens: Sequence[Token]) -> list[int]:
+    """Return for each number of tokens how many bytes those from there on have at least."""
+    least = [0]
+    for number in range(len(tokens) - 1, -1, -1):
+        special = number < _SPECIAL_TOKENS or number >= len(tokens) - _SPECIAL_TOKENS
+        least.append(least[-1] + (0 if special else _least(tokens[number])))
+    return least[::-1]
+
+
+def _least(token: Token) -> int:
+    if token.raw is not None or _REPLACEMENT in token.text:
+        return 1
+    return len(token.text.strip(" " + _SENTENCEPIECE_SPACE))
+
+
+def _walk_back(layers: Sequence[dict[int, _Path]], end: int) -> list[Span]:
     spans = []
     for layer in reversed(layers):
-        spans.append(Span(layer[end], end))
-        end = layer[end]
+        spans.append(Span(layer[end].start, end))
+        end = layer[end].start
     return spans[::-1]
 
 
@@ -90,26 +163,43 @@ def _ends(token: Token, data: bytes, start: int) -> Iterator[tuple[int, int]]:
     """Yield where a token that begins here may end, and what it costs to believe so."""
     if token.raw is not None and data.startswith(token.raw, start):
         yield start + len(token.raw), 0
+    elif not token.text:
+        if start < len(data) and data[start] >= 0x80:
+            yield from ((end, 0) for end in range(start + 1, _end_of_character(data, start) + 1))
     elif _REPLACEMENT in token.text:
         yield from ((end, 0) for end in _ends_of_parts(token.text, data, start))
     else:
         yield from _ends_of_word(token.text, data, start)
     if start in (0, len(data)):
-        yield start, _LEFT_OUT
+        yield start, _COST_SKIPPED
+
+
+def _end_of_character(data: bytes, start: int) -> int:
+    """Return where the character ends in which a position is; the position itself at the end."""
+    end = start + 1
+    while end < len(data) and data[end] & 0xC0 == 0x80:
+        end += 1
+    return min(end, len(data))
 
 
 def _ends_of_word(token: str, data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Match a token, also by a server that decodes each alone, which loses or marks the space before a word."""
+    """Match a token, also by a server that decodes each alone, which loses or marks the space before a word.
+
+    vLLM writes nothing for the first parts of a character and the whole character for its last part.
+    """
     exact = token.encode("utf-8", "surrogatepass")
-    if data.startswith(exact, start):
-        yield start + len(exact), 0
+    begin = start
+    while 0 < begin < len(data) and data[begin] & 0xC0 == 0x80:
+        begin -= 1
+    if data.startswith(exact, begin):
+        yield begin + len(exact), 0
         return
     word = token.replace(_SENTENCEPIECE_SPACE, " ").lstrip(" ").encode("utf-8", "surrogatepass")
     spaces = start
-    while data[spaces : spaces + 1].isspace():
+    while spaces < start + _MOST_SPACES and data[spaces : spaces + 1].isspace():
         spaces += 1
-    if data.startswith(word, spaces):
-        yield spaces + len(word), _LOST_SPACE
+    if word and data.startswith(word, spaces):
+        yield spaces + len(word), _COST_SPACE
 
 
 def _ends_of_parts(token: str, data: bytes, start: int) -> set[int]:
@@ -122,6 +212,8 @@ def _ends_of_parts(token: str, data: bytes, start: int) -> set[int]:
         else:
             whole = character.encode("utf-8", "surrogatepass")
             ends = {begin + len(whole) for begin in ends if data.startswith(whole, begin)}
+        if not ends:
+            break
     return ends
 
 

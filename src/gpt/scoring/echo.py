@@ -1,114 +1,236 @@
-"""From a choice that repeats its prompt to the score of the part that was asked about."""
+"""Scoring where the server repeats the prompt with its log-probabilities (`echo`), and refusal where it does not.
+
+What comes back is only believed when it must be the prompt's: it repeats the text, or has as many tokens as ids were
+sent, and its very first token has no log-probability, as nothing comes before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .._parsing.logprobs import Token, tokens_of
-from ..models import errors, shared
-from .alignment import Span, align, count
+from ..bulk import Outcome
+from ..models import errors
+from ..models.shared import CreateCompletionRequest
+from .alignment import Alignment, Span, align, is_plain, spans_by_length
+from .jobs import Job, Requests, Settings, completed, cut, refusal
 from .prompts import Prompt
 from .result import Score
 
-_WHO = (
-    "vLLM, SGLang, llama-cpp-python and OpenAI's base models score given texts;"
-    " llama.cpp's own server, Ollama and TGI do not"
+_SUPPORTED_SERVERS = (
+    "vLLM, SGLang and OpenAI's base models score given texts by echo, and llama.cpp's own server (and gpt.local) by"
+    " forced decoding; llama-cpp-python, Ollama and TGI do not"
 )
+_LIMIT_NAMES = ("max_tokens", "max_new_tokens")
+_CONTEXTS = 4096
+_LEAST_IMPOSSIBLE = 0.01
+"""A log-probability is at most 0, but for errors of rounding."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A choice and what it answers."""
+class Echo:
+    """Scoring by `echo` on one server, in one run; what one text learns of it, the next ones use."""
 
-    choice: shared.CreateCompletionResponseChoices
+    def __init__(self, settings: Settings, *, kind: str) -> None:
+        self._settings = settings
+        self._tells_ids = kind == "vllm"
+        self.max_tokens = 1 if kind == "sglang" else 0
+        """SGLang generates at least one token; it is cut off again."""
+        self._known_contexts = lru_cache(_CONTEXTS)(_no_ids)
 
-    max_tokens: int
-    """How many tokens were asked for beyond the prompt."""
+    def job(self, prompt: Prompt) -> Job:
+        """Score a text.
 
-    response: Any
-    """The `requests.Response`, for errors."""
-
-    def refuse(self, problem: str) -> errors.ResponseValidationError:
-        """Make the error for an answer that is not about the prompt."""
-        response = self.response
-        return errors.ResponseValidationError(problem, response.status_code, response.text, response)
-
-
-def read_score(prompt: Prompt, reply: Reply) -> Score:
-    """Read the score of a prompt's text.
-
-    Raises:
-        errors.ResponseValidationError: the answer does not repeat the prompt with its log-probabilities.
-    """
-    text = reply.choice.text or ""
-    tokens = tokens_of(reply.choice)
-    _check_echo(prompt, reply, tokens, text)
-    if isinstance(prompt.text, str):
-        part, spans = _part_of_text(prompt, reply, tokens, text)
-        scored, origin = prompt.text, len(prompt.context)
-    else:
-        part = slice(len(prompt.context), len(prompt.sent))
-        spans = align(tokens, text) or count(tokens)
-        scored, origin = "".join(token.text for token in tokens[part]), spans[part.start].start
-    _check_numbers(prompt, reply, tokens, part)
-    return Score(
-        text=scored,
-        tokens=tuple(token.text for token in tokens[part]),
-        logprobs=tuple(token.logprob for token in tokens[part]),
-        offsets=tuple(span.start - origin for span in spans[part]),
-        top_logprobs=tuple(_top(token) for token in tokens[part]),
-    )
-
-
-def _check_echo(prompt: Prompt, reply: Reply, tokens: Sequence[Token], text: str) -> None:
-    ignored = f"{prompt.name}: the server ignored echo: expected its answer to begin with the prompt"
-    if isinstance(prompt.sent, str):
-        if not text.startswith(prompt.sent):
-            raise reply.refuse(f"{ignored}, {_cut(prompt.sent)}, got {_cut(text)}. {_WHO}")
-    elif tokens and not _repeats_ids(tokens, len(prompt.sent), reply.max_tokens):
-        raise reply.refuse(f"{ignored}'s {len(prompt.sent)} tokens, got {len(tokens)} tokens. {_WHO}")
-    if not tokens:
-        raise reply.refuse(f"{prompt.name}: the server sent no log-probabilities of the prompt. {_WHO}")
-
-
-def _repeats_ids(tokens: Sequence[Token], sent: int, max_tokens: int) -> bool:
-    """Tell by their number whether tokens are those of the prompt; of a single one, by its having no probability."""
-    return sent <= len(tokens) <= sent + max_tokens and (len(tokens) > 1 or tokens[0].logprob is None)
-
-
-def _part_of_text(prompt: Prompt, reply: Reply, tokens: Sequence[Token], text: str) -> tuple[slice, Sequence[Span]]:
-    """Find the tokens behind the context, without those generated."""
-    spans = align(tokens, text)
-    if spans is None and not prompt.context and text == prompt.sent and not reply.max_tokens:
-        return slice(0, len(tokens)), count(tokens)
-    if spans is None:
-        raise reply.refuse(
-            f"{prompt.name}: cannot tell where the text begins and ends, for the server's tokens do not spell it:"
-            f" expected {_cut(text)}, got {_cut(''.join(token.text for token in tokens))}; token ids need no spelling"
-        )
-    begin, end = len(prompt.context), len(prompt.sent)
-    inside = [n for n, span in enumerate(spans) if (span.end > begin or span.start == begin) and span.start < end]
-    if inside and reply.max_tokens and inside[-1] == len(spans) - 1 and spans[-1].end > end:
-        inside.pop()  # a generated part of a character, which shares its span with the prompt's last one
-    if not inside:
-        raise reply.refuse(f"{prompt.name}: the server sent no log-probabilities of the text. {_WHO}")
-    return slice(inside[0], inside[-1] + 1), spans
-
-
-def _check_numbers(prompt: Prompt, reply: Reply, tokens: Sequence[Token], part: slice) -> None:
-    """Refuse a hole: only the very first token has nothing to be predicted from."""
-    for n, token in enumerate(tokens[part], part.start):
-        if n and token.logprob is None:
-            raise reply.refuse(
-                f"{prompt.name}: the server sent no log-probability for token {n}, {token.text!r}. {_WHO}"
+        Raises:
+            errors.ResponseValidationError: the response does not repeat the prompt with its log-probabilities.
+        """
+        request = self._request(prompt)
+        (outcome,) = yield [request]
+        if not request.max_tokens and _rejects_zero(outcome.error):
+            request = self._request(prompt, max_tokens=1)
+            (outcome,) = yield [request]
+            if outcome.error is None:
+                self.max_tokens = 1
+        response = completed(outcome)
+        if len(response.choices) != 1:
+            raise refusal(
+                f"{prompt.name}: expected one choice, got {len(response.choices)}; try batch_size=1", response
             )
+        echoed = Echoed(prompt, response, request.max_tokens or 0)
+        context = yield from self._context_ids(prompt, echoed)
+        return echoed.score(context)
+
+    def _request(self, prompt: Prompt, max_tokens: int | None = None) -> CreateCompletionRequest:
+        plain = isinstance(prompt.sent, str) and prompt.sent.isascii()
+        extras = {"return_token_ids": True} if self._tells_ids and not plain else {}
+        return self._settings.request(
+            prompt.sent,
+            extras,
+            echo=True,
+            logprobs=self._settings.logprobs,
+            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+        )
+
+    def _context_ids(self, prompt: Prompt, echoed: Echoed) -> Generator[Requests, Sequence[Outcome], list[int] | None]:
+        """Ask for the context's own token ids where the text's beginning cannot be read from the tokens."""
+        if not prompt.context or isinstance(prompt.context, list) or not self._tells_ids or echoed.is_plain:
+            return None
+        known = self._known_contexts(prompt.context)
+        if not known:
+            (outcome,) = yield [self._settings.request(prompt.context, {"return_token_ids": True}, max_tokens=1)]
+            ids = _prompt_ids(completed(outcome))
+            if ids is None:
+                return None
+            known.append(ids)
+        return known[0]
+
+
+class Echoed:
+    """A response that should be a prompt's echo, checked."""
+
+    def __init__(self, prompt: Prompt, response: Any, max_tokens: int) -> None:
+        """Check a response to a prompt.
+
+        Args:
+            prompt: what was sent.
+            response: a completion with one choice.
+            max_tokens: how many tokens were asked for beyond the prompt.
+        """
+        choice = response.choices[0]
+        self._prompt = prompt
+        self._response = response
+        self._max_tokens = max_tokens
+        self._text = choice.text if isinstance(choice.text, str) else ""
+        self._tokens = tokens_of(choice)
+        self._check_echo()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each token's text is all of the token."""
+        return all(map(is_plain, self._tokens))
+
+    def score(self, context: Sequence[int] | None) -> Score:
+        """Read the score of the prompt's text; `context` are the context's token ids, where they were needed."""
+        prompt, tokens = self._prompt, self._tokens
+        if isinstance(prompt.text, str):
+            part, spans = self._part(context)
+            text, origin = prompt.text, len(prompt.context)
+        else:
+            part = slice(len(prompt.context), len(prompt.sent))
+            aligned = align(tokens, self._text)
+            spans = aligned.spans if aligned else spans_by_length(tokens)
+            text, origin = "".join(token.text for token in tokens[part]), spans[part.start].start
+        self._check_logprobs(part)
+        return Score(
+            text=text,
+            tokens=tuple(token.text for token in tokens[part]),
+            logprobs=tuple(token.logprob for token in tokens[part]),
+            offsets=tuple(span.start - origin for span in spans[part]),
+            top_logprobs=tuple(_top(token) for token in tokens[part]),
+        )
+
+    def _refuse(self, problem: str) -> errors.ResponseValidationError:
+        return refusal(f"{self._prompt.name}: {problem}. {_SUPPORTED_SERVERS}", self._response)
+
+    def _check_echo(self) -> None:
+        sent, tokens = self._prompt.sent, self._tokens
+        if isinstance(sent, str) and not self._text.startswith(sent):
+            raise self._refuse(
+                f"the server ignored echo: expected it to repeat the prompt, {cut(sent)}, got {cut(self._text)}"
+            )
+        if not tokens and isinstance(sent, str):
+            raise self._refuse("the server sent no log-probabilities of the prompt")
+        if isinstance(sent, list):
+            if not len(sent) <= len(tokens) <= len(sent) + self._max_tokens:
+                raise self._refuse(
+                    f"the server ignored echo or logprobs: expected the prompt's {len(sent)} tokens, got {len(tokens)}"
+                )
+            if (ids := _prompt_ids(self._response)) is not None and ids != sent:
+                raise self._refuse("the server sent the log-probabilities of other token ids")
+        if tokens[0].logprob is not None:
+            raise self._refuse(
+                "the server ignored echo: the first token of a prompt has no log-probability,"
+                f" but {cut(tokens[0].text)} has {tokens[0].logprob:.4g}"
+            )
+
+    def _part(self, context: Sequence[int] | None) -> tuple[slice, Sequence[Span]]:
+        """Find the tokens behind the context, without those generated."""
+        aligned = align(self._tokens, self._text, len(self._prompt.context))
+        exact = self._text == self._prompt.sent and not self._max_tokens
+        begin = self._begin(aligned, context if exact else None, exact)
+        if begin is None:
+            spelled = "".join(token.text for token in self._tokens[:100])
+            raise self._refuse(
+                "cannot tell where the text begins and ends, for the server's tokens do not spell it in one way:"
+                f" expected {cut(self._text)}, got {cut(spelled)}; token ids need no spelling"
+            )
+        spans = aligned.spans if aligned else self._spans_from(begin)
+        end = len(self._tokens) if exact else self._end(spans)
+        if begin >= end:
+            raise self._refuse("the server sent no log-probabilities of the text")
+        return slice(begin, end), spans
+
+    def _begin(self, aligned: Alignment | None, context: Sequence[int] | None, exact: bool) -> int | None:
+        """Return the first token of the text, if that can be proven."""
+        ids = _prompt_ids(self._response)
+        told = context is not None and ids is not None and len(ids) == len(self._tokens)
+        if told and ids[: len(context)] == list(context):  # type: ignore[index,arg-type]
+            return len(context)  # type: ignore[arg-type]
+        if not self._prompt.context:
+            if aligned is None:
+                return 0 if exact else None
+            # A token for the text's beginning is not the text's.
+            return int(len(self._tokens) > 1 and bool(self._tokens[0].text) and aligned.spans[0] == Span(0, 0))
+        return aligned.begin if aligned else None
+
+    def _spans_from(self, begin: int) -> list[Span]:
+        """Return spans where the tokens do not spell the prompt: right for the text if they spell that."""
+        context = len(self._prompt.context)
+        aligned = align(self._tokens[begin:], str(self._prompt.text))
+        spans = aligned.spans if aligned else spans_by_length(self._tokens[begin:])
+        return [Span(0, context)] * begin + [Span(span.start + context, span.end + context) for span in spans]
+
+    def _end(self, spans: Sequence[Span]) -> int:
+        """Return the first token that was generated, behind a prompt that the tokens spell."""
+        end = len(self._prompt.sent)
+        inside = [number for number, span in enumerate(spans) if span.start < end]
+        if inside and self._max_tokens and inside[-1] == len(spans) - 1 and spans[-1].end > end:
+            inside.pop()  # a generated part of a character, which shares its span with the prompt's last one
+        return inside[-1] + 1 if inside else 0
+
+    def _check_logprobs(self, part: slice) -> None:
+        """Refuse a hole, and what is no log-probability: only the very first token has nothing to be predicted from."""
+        for number, token in enumerate(self._tokens[part], part.start):
+            if number and token.logprob is None:
+                raise self._refuse(f"the server sent no log-probability for token {number}, {cut(token.text)}")
+            if token.logprob is not None and token.logprob > _LEAST_IMPOSSIBLE:
+                raise self._refuse(
+                    f"the server sent {token.logprob:.4g} for token {number}, {cut(token.text)}:"
+                    " a log-probability is at most 0"
+                )
+
+
+def _no_ids(context: str) -> list[list[int]]:
+    return []
+
+
+def _rejects_zero(error: Exception | None) -> bool:
+    """Tell whether the server wants to generate at least one token."""
+    if not isinstance(error, errors.BadRequestError | errors.UnprocessableEntityError):
+        return False
+    return any(name in error.message for name in _LIMIT_NAMES)
+
+
+def _prompt_ids(response: Any) -> list[int] | None:
+    """Return the token ids of the prompt, which vLLM tells when asked."""
+    ids = response.choices[0].additional_properties.get("prompt_token_ids") if response.choices else None
+    return ids if isinstance(ids, list) and all(type(each) is int for each in ids) else None
 
 
 def _top(token: Token) -> dict[str, float]:
-    return {each.text: each.logprob for each in token.alternatives if each.logprob is not None}
-
-
-def _cut(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+    top: dict[str, float] = {}
+    for each in token.alternatives:
+        if each.logprob is not None:
+            top.setdefault(each.text, each.logprob)  # the likeliest comes first
+    return top

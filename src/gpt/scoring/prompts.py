@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 Ids = Sequence[int]
 """Token ids; NumPy integer arrays are meant too."""
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -24,53 +27,99 @@ class Prompt:
     @property
     def sent(self) -> str | list[int]:
         """What goes into the request."""
-        return self.context + self.text  # type: ignore[operator]  # of one kind: see make_prompts
+        return self.context + self.text  # type: ignore[operator]  # of one kind: see make_prompt
+
+
+def iter_prompts(texts: Iterable[Any], context: Any) -> Iterator[Prompt | Exception]:
+    """Pair each text with its context as they are needed; what is wrong with one text takes its place.
+
+    Raises:
+        TypeError: `texts` is a single text, or `context` neither one nor several.
+        ValueError: there are more or fewer contexts than texts.
+    """
+    if isinstance(texts, str | bytes):
+        raise TypeError("texts: expected several texts, got a single one; write [text]")
+    return _pairs(texts, _contexts(texts, context))
 
 
 def make_prompts(texts: Iterable[Any], context: Any) -> list[Prompt]:
-    """Pair each text with its context.
+    """Pair each text with its context, all at once.
 
     Raises:
         TypeError: something is neither a text nor token ids, or both are mixed.
         ValueError: a text is empty, or there are not as many contexts as texts.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts: expected several texts, got a single one; write [text]")
-    checked = [_check(text, f"texts[{index}]") for index, text in enumerate(texts)]
-    contexts = _contexts(context, checked)
     prompts = []
-    for index, (before, text) in enumerate(zip(contexts, checked, strict=True)):
-        if not len(text):
-            raise ValueError(f"texts[{index}]: expected at least one token, got an empty text")
-        if not (type(checked[0]) is type(text) is type(before)):
-            raise TypeError(
-                f"texts[{index}]: expected texts and contexts to be all texts or all token ids, got a mixture"
-            )
-        prompts.append(Prompt(f"texts[{index}]", before, text))
+    for each in iter_prompts(texts, context):
+        if isinstance(each, Exception):
+            raise each
+        prompts.append(each)
     return prompts
 
 
-def _contexts(context: Any, texts: Sequence[str | list[int]]) -> list[str | list[int]]:
-    if context is None:
-        return [type(text)() for text in texts]
-    several = not isinstance(context, str) and len(context) and not _is_integer(context[0])
-    if not several:
-        one = _check(context, "context")
-        return [one if len(one) else type(text)() for text in texts]
-    if len(context) != len(texts):
-        raise ValueError(f"context: expected one for all texts or one for each of {len(texts)}, got {len(context)}")
-    return [_check(each, f"context[{index}]") for index, each in enumerate(context)]
+def _pairs(texts: Iterable[Any], contexts: Iterator[Any]) -> Iterator[Prompt | Exception]:
+    kind: type | None = None
+    count = 0
+    for count, text in enumerate(texts, 1):
+        context = next(contexts, _END)
+        if context is _END:
+            raise ValueError(f"context: expected one for all texts or one for each, got {count - 1} for more texts")
+        try:
+            prompt = make_prompt(text, context, count - 1)
+        except (TypeError, ValueError) as error:
+            yield error
+            continue
+        kind = kind or type(prompt.text)
+        yield prompt if type(prompt.text) is kind else _mixture(count - 1)
+    if not isinstance(contexts, repeat) and next(contexts, _END) is not _END:
+        raise ValueError(f"context: expected one for all texts or one for each of {count}, got more")
+
+
+def make_prompt(text: Any, context: Any, index: int) -> Prompt:
+    """Pair a text with its context; `None` is an empty one.
+
+    Raises:
+        TypeError: one is neither a text nor token ids, or they are a mixture.
+        ValueError: the text is empty.
+    """
+    name = f"texts[{index}]"
+    checked = _check(text, name)
+    before = _check("" if context is None else context, f"context[{index}]")
+    if not len(checked):
+        raise ValueError(f"{name}: expected at least one token, got an empty text")
+    if not len(before):
+        before = type(checked)()
+    if type(checked) is not type(before):
+        raise _mixture(index)
+    return Prompt(name, before, checked)
+
+
+def _mixture(index: int) -> TypeError:
+    return TypeError(f"texts[{index}]: expected texts and contexts to be all texts or all token ids, got a mixture")
+
+
+def _contexts(texts: Iterable[Any], context: Any) -> Iterator[Any]:
+    if context is None or isinstance(context, str):
+        return repeat(context)
+    if not isinstance(context, Iterable) or isinstance(context, bytes):
+        raise TypeError(f"context: expected a text, token ids, or one for each text, got {type(context).__name__}")
+    if isinstance(context, Sized) and hasattr(context, "__getitem__"):
+        if not len(context) or _is_integer(context[0]):
+            return repeat(context)
+        if isinstance(texts, Sized) and len(context) != len(texts):
+            raise ValueError(f"context: expected one for all texts or one for each of {len(texts)}, got {len(context)}")
+    return iter(context)
 
 
 def _check(value: Any, name: str) -> str | list[int]:
     if isinstance(value, str):
         return str(value)
     try:
-        return [operator.index(each) for each in value]
+        if not isinstance(value, bytes | Mapping):
+            return [operator.index(each) for each in value]
     except TypeError:
-        raise TypeError(
-            f"{name}: expected a text or a list of token ids, got {type(value).__name__} {str(value)[:40]!r}"
-        ) from None
+        pass
+    raise TypeError(f"{name}: expected a text or a list of token ids, got {type(value).__name__} {str(value)[:40]!r}")
 
 
 def _is_integer(value: Any) -> bool:

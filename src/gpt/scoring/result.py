@@ -1,10 +1,15 @@
-"""What scoring a text gives."""
+"""What scoring gives: the score of one text, and how it came out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from ..models.shared.createcompletionresponse import (
+    CreateCompletionResponseChoices,
+    CreateCompletionResponseChoicesLogprobs,
+)
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,54 @@ class Score:
 
     def __post_init__(self) -> None:
         known = [value for value in self.logprobs if value is not None]
-        total = math.fsum(known) if known else math.nan
+        total = _sum(known) if known else math.nan
         mean = total / len(known) if known else math.nan
         object.__setattr__(self, "logprob_sum", total)
         object.__setattr__(self, "logprob_mean", mean)
         object.__setattr__(self, "perplexity", _perplexity(mean))
 
     @property
-    def is_greedy(self) -> bool:
-        """Whether each token was the likeliest one, as far as `top_logprobs` tells."""
-        return all(
-            logprob is None or logprob >= max(top.values(), default=-math.inf)
-            for logprob, top in zip(self.logprobs, self.top_logprobs, strict=False)
+    def is_greedy(self) -> bool | None:
+        """Whether each token was the likeliest one; `None` when the server sent nothing to compare one with."""
+        scored = [place for place, logprob in enumerate(self.logprobs) if logprob is not None]
+        if not scored or any(place >= len(self.top_logprobs) or not self.top_logprobs[place] for place in scored):
+            return None
+        return all(self.logprobs[place] >= max(self.top_logprobs[place].values()) for place in scored)  # type: ignore[operator]
+
+    def to_choice(self) -> CreateCompletionResponseChoices:
+        """Return the score in the shape of a completion's choice, which `gpt.view` shows."""
+        logprobs = CreateCompletionResponseChoicesLogprobs(
+            tokens=list(self.tokens),
+            token_logprobs=list(self.logprobs),
+            top_logprobs=[dict(each) for each in self.top_logprobs],
+            text_offset=[max(0, offset) for offset in self.offsets],
         )
+        return CreateCompletionResponseChoices(text=self.text, index=0, logprobs=logprobs, finish_reason=None)
+
+    def _repr_html_(self) -> str:
+        from ..view import to_html
+
+        return to_html(self, title=f"perplexity {self.perplexity:.4g}", fragment=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreOutcome:
+    """How the scoring of one text ended: with a score or with an error."""
+
+    index: int
+    """The number of the text, from 0, in the order in which the texts came."""
+
+    score: Score | None = None
+
+    error: Exception | None = None
+    """Why there is no score: one of `gpt.models.errors`, or a `TypeError` or `ValueError` about the text."""
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:  # servers write the lowest float for a probability of 0
+        return -math.inf
 
 
 def _perplexity(mean: float) -> float:

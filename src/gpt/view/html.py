@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .._parsing.logprobs import Alternative, Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
+from .answers import HasChoice, as_answer
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
@@ -44,18 +45,22 @@ body > .gpt-view {{ margin: 0 auto; }}
 
 
 def to_html(
-    answer: CreateCompletionResponse | CreateCompletionResponseChoices, *, title: str = "", fragment: bool = False
+    answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+    *,
+    title: str = "",
+    fragment: bool = False,
 ) -> str:
     """Show how sure the model was of each token, its alternatives on hover and on keyboard focus.
 
     Args:
-        answer: a choice, or an answer with all its choices.
+        answer: a choice, an answer with all its choices, or a `gpt.scoring.Score`.
         title: the page's heading; without it, the name of the model, where the answer says it.
         fragment: give an element to put into a page (or a notebook's cell), at most 2,000 tokens of it.
 
     Returns:
         A whole page in UTF-8, or the element. It holds no script and loads nothing.
     """
+    answer = as_answer(answer)
     choices = answer.choices if isinstance(answer, CreateCompletionResponse) else [answer]
     title = title or _title(answer)
     body = _view(title, choices, FRAGMENT_TOKENS if fragment else sys.maxsize)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .._parsing.logprobs import Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
+from .answers import HasChoice, as_answer
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
@@ -30,7 +31,7 @@ _STYLES = (
 )
 
 
-def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices) -> Text:
+def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice) -> Text:
     """Show how sure the model was of each token, and what else it might have chosen where it was least sure.
 
     Returns:
@@ -40,6 +41,7 @@ def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices) 
         ImportError: rich is not installed; the extra `cli` brings it.
     """
     text = _rich_text()
+    answer = as_answer(answer)
     choices = answer.choices if isinstance(answer, CreateCompletionResponse) else [answer]
     for place, choice in enumerate(choices):
         if len(choices) > 1:

@@ -1,0 +1,22 @@
+"""What can be shown: completions, their choices, and what can be turned into a choice, such as a score."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
+
+
+@runtime_checkable
+class HasChoice(Protocol):
+    """Something like a `gpt.scoring.Score`, which is in a layer above."""
+
+    def to_choice(self) -> CreateCompletionResponseChoices:
+        """Return it in the shape of a completion's choice."""
+
+
+def as_answer(
+    shown: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+) -> CreateCompletionResponse | CreateCompletionResponseChoices:
+    """Return what is to be shown as a completion or a choice."""
+    return shown.to_choice() if isinstance(shown, HasChoice) else shown

@@ -1,0 +1,208 @@
+"""`gpt score`: what is sent, what is printed where, what is in the output, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gpt import local
+from gpt.cli import app
+from tests.support.http_server import Answer, Received, json_answer
+from tests.support.scoring_server import ScoringServer
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScoringServer]:
+    with ScoringServer() as server:
+        server.owned_by = "vllm"
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        yield server
+
+
+def run(*arguments: str, stdin: str | None = None) -> Any:
+    """Run a command; the result has stdout, stderr and exit_code."""
+    return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
+
+
+def echoing(received: Received) -> Answer:
+    """Repeat prompts as a server does whose tokens are characters, each half as likely as the one before."""
+    choices = []
+    prompts = received.json()["prompt"]
+    for index, text in enumerate([prompts] if isinstance(prompts, str) else prompts):
+        logprobs = [None, *(-float(n) for n in range(1, len(text)))]
+        lists = {"tokens": list(text), "token_logprobs": logprobs, "text_offset": list(range(len(text)))}
+        choices.append({"index": index, "text": text, "logprobs": lists})
+    return json_answer({"choices": choices})
+
+
+def test_score_table(server: ScoringServer, tmp_path: Path) -> None:
+    """A file's lines are scored, blank ones left out, and come as a table."""
+    server.answer_with(echoing)
+    (tmp_path / "texts.txt").write_text("abc\n\nné\r\n", encoding="utf-8")
+
+    result = run("score", str(tmp_path / "texts.txt"), "-m", "m")
+
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["perplexity", "mean", "sum", "tokens", "text"],
+        ["4.482", "-1.5000", "-3.0000", "3", "abc"],
+        ["2.718", "-1.0000", "-1.0000", "2", "né"],
+    ]
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
+def test_score_json(server: ScoringServer, tmp_path: Path) -> None:
+    """Of JSON lines the texts are scored after their contexts; --json gives a line for each, null for NaN."""
+    server.answer_with(echoing)
+    (tmp_path / "texts.jsonl").write_text('{"text": "c", "context": "ab"}\n"x"\n', encoding="utf-8")
+
+    result = run("score", str(tmp_path / "texts.jsonl"), "-m", "m", "--json", "--batch-size", "1")
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+
+    assert (first["text"], first["logprob_sum"], first["tokens"]) == ("c", -2.0, ["c"])
+    assert (second["text"], second["perplexity"], second["logprobs"]) == ("x", None, [None])
+    assert sorted(received.json()["prompt"] for received in server.posts) == ["abc", "x"]
+
+
+def test_score_context(server: ScoringServer) -> None:
+    """--context comes before each line, which may come from stdin."""
+    server.answer_with(echoing)
+
+    result = run("score", "-", "-m", "m", "--context", "ab", "--json", stdin="c\n")
+
+    assert json.loads(result.stdout)["logprobs"] == [-2.0]
+
+
+def test_score_refused(server: ScoringServer) -> None:
+    """A server that cannot score ends the command with one line that says so, and no number."""
+    server.reply(json_answer({"choices": [{"text": "\n", "index": 0}]}))
+
+    result = run("score", "-", "-m", "m", "--json", stdin="abc\n")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "ignored echo" in result.stderr
+
+
+@pytest.mark.parametrize("line", ["{", "5", '{"context": "a"}', '{"text": "a", "context": 1}'])
+def test_score_bad_line(server: ScoringServer, tmp_path: Path, line: str) -> None:
+    """A line of a .jsonl file that is no text is named by its number, and no table begins."""
+    (tmp_path / "texts.jsonl").write_text(f"{line}\n")
+
+    result = run("score", str(tmp_path / "texts.jsonl"), "-m", "m")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("line 1: ")
+
+
+def test_score_bad_line_does_not_end_the_run(server: ScoringServer, tmp_path: Path) -> None:
+    """Lines that cannot be scored are told with their numbers; the others are printed in their order."""
+    server.answer_with(echoing)
+    (tmp_path / "t.jsonl").write_bytes(b'"ab"\n\n{\n"\xff"\n"cde"\n')
+
+    result = run("score", str(tmp_path / "t.jsonl"), "-m", "m", "--json")
+
+    assert [json.loads(line)["line"] for line in result.stdout.splitlines()] == [1, 5]
+    assert [line[:8] for line in result.stderr.splitlines()] == ["line 3: ", "line 4: "]
+    assert result.exit_code == 1
+
+
+def test_score_json_has_line_context_and_greediness(server: ScoringServer) -> None:
+    """A line of JSON says where its text came from, and whether it is what the model would have written."""
+    server.answer_with(echoing)
+
+    result = run("score", "-", "-m", "m", "--context", "ab", "--json", stdin="\nc\n")
+
+    value = json.loads(result.stdout)
+    assert (value["line"], value["context"], value["is_greedy"]) == (2, "ab", None)
+
+
+def test_score_json_lines_from_stdin_need_the_option(server: ScoringServer) -> None:
+    """Objects on stdin are not scored as text unless asked for."""
+    server.answer_with(echoing)
+
+    refused = run("score", "-", "-m", "m", stdin='{"text": "c", "context": "ab"}\n')
+    scored = run("score", "-", "-m", "m", "--jsonl", "--json", stdin='{"text": "c", "context": "ab"}\n')
+
+    assert refused.exit_code == 2
+    assert "--jsonl" in refused.stderr
+    assert json.loads(scored.stdout)["logprobs"] == [-2.0]
+
+
+def test_score_output_is_continued(server: ScoringServer, tmp_path: Path) -> None:
+    """What is in the output is not sent again; a line cut short by a crash is."""
+    server.answer_with(echoing)
+    texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
+    texts.write_text("abc\ncde\nefg\n")
+
+    run("score", str(texts), "-m", "m", "-o", str(scores))
+    first = scores.read_bytes()
+    scores.write_bytes(first[:-9])
+    sent = len(server.posts)
+    again = run("score", str(texts), "-m", "m", "-o", str(scores))
+
+    assert again.exit_code == 0
+    assert "3 scored (2 by earlier runs), 0 failed" in again.stderr
+    assert sorted(json.loads(line)["line"] for line in scores.read_text().splitlines()) == [1, 2, 3]
+    assert len(server.posts) == sent + 1
+
+
+@pytest.mark.parametrize("content", ['{"id": 1}\n', "something else", '{"line": 1, "text": "xyz", "context": ""}\n'])
+def test_score_foreign_output_is_refused(server: ScoringServer, tmp_path: Path, content: str) -> None:
+    """A file that is no file of scores, or of another input's, is left as it is."""
+    server.answer_with(echoing)
+    (tmp_path / "s.jsonl").write_text(content)
+
+    result = run("score", "-", "-m", "m", "-o", str(tmp_path / "s.jsonl"), stdin="abc\n")
+
+    assert result.exit_code in (1, 2)
+    assert "name another output" in result.stderr
+    assert (tmp_path / "s.jsonl").read_text() == content
+
+
+def test_score_output_survives_sigkill(local_server: local.Server, tmp_path: Path) -> None:
+    """A run that is killed is continued: every line is there once."""
+    texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
+    texts.write_text("".join(f"The class number {n}.\n" for n in range(150)))
+    command = [sys.executable, "-m", "gpt", "score", str(texts), "-o", str(scores), "-w", "2", "-m", "tiny"]
+    environment = {**os.environ, "OPENAI_BASE_URL": local_server.url}
+
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and (not scores.exists() or scores.read_bytes().count(b"\n") < 20):
+            pass
+        process.send_signal(signal.SIGKILL)
+    done = scores.read_bytes().count(b"\n")
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+
+    assert 20 <= done < 150
+    assert f"({done} by earlier runs)" in finished.stderr
+    assert sorted(json.loads(line)["line"] for line in scores.read_text().splitlines()) == list(range(1, 151))
+
+
+def test_score_local() -> None:
+    """`gpt score --local` needs nothing but the package: a likely text has a lower perplexity than a shuffled one."""
+    result = run(
+        "score", "-", "--local", "--json", stdin="The class is used to iterate.\niterate to class used The is.\n"
+    )
+
+    likely, unlikely = (json.loads(line)["perplexity"] for line in result.stdout.splitlines())
+    assert likely < unlikely
+
+
+def test_score_reads_utf8_whatever_the_locale(local_server: local.Server, tmp_path: Path) -> None:
+    """A file is UTF-8 also where the locale says otherwise."""
+    (tmp_path / "t.txt").write_bytes("Né.\n".encode())
+    environment = {**os.environ, "OPENAI_BASE_URL": local_server.url, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    environment |= {"PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "gpt", "score", str(tmp_path / "t.txt"), "-m", "tiny", "-o", str(tmp_path / "s")]
+
+    subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+
+    assert json.loads((tmp_path / "s").read_bytes())["text"] == "Né."

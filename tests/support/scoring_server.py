@@ -1,0 +1,31 @@
+"""A scripted server that says which one it is: what it answers to `GET /models` is no part of the script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+
+
+class ScoringServer(ScriptedServer):
+    """A `ScriptedServer` with a `/models`."""
+
+    owned_by: str | None = None
+    """What it calls itself; without it, `/models` is a 404."""
+
+    @property
+    def posts(self) -> list[Received]:
+        """The requests for completions, and for whatever else is no look at `/models`."""
+        return [request for request in self.requests if request.method == "POST"]
+
+    def answer_with(self, answer: Callable[[Received], Answer]) -> None:
+        """Let a function answer every POST from now on."""
+        super().answer_with(lambda request: self._models() if request.method == "GET" else answer(request))
+
+    def _scripted(self, request: Received) -> Answer:
+        return self._models() if request.method == "GET" else super()._scripted(request)
+
+    def _models(self) -> Answer:
+        if self.owned_by is None:
+            return json_answer({"error": {"message": "Not Found"}}, 404)
+        return json_answer({"object": "list", "data": [{"id": "m", "owned_by": self.owned_by}]})
