@@ -9,7 +9,7 @@ import requests
 from .._core import codec
 from .._core.describe import describe_type
 from .._core.errorbody import is_error
-from .._http.errors import in_band_error, unreadable
+from .._http.errors import in_band_error, invalid_response
 from ..models import errors
 from ..models.shared import CreateCompletionResponse
 
@@ -30,9 +30,9 @@ def read_completion(response: requests.Response, body: bytes) -> CreateCompletio
     try:
         data = codec.loads(body)
     except codec.OversizeError as error:
-        raise unreadable(response, body, f"the body is {error}") from error
+        raise invalid_response(response, body, f"the body is {error}") from error
     except ValueError as error:
-        raise unreadable(response, body, "the body is not JSON", _likely_cause_of_text(body)) from error
+        raise invalid_response(response, body, "the body is not JSON", _likely_cause_of_text(body)) from error
     return to_completion(response, data, body)
 
 
@@ -42,20 +42,20 @@ def to_completion(response: requests.Response, data: Any, body: bytes) -> Create
         raise _not_a_completion(response, data, body, describe_type(data))
     choices = data.get("choices")
     if type(choices) is list and len(choices) > MAX_CHOICES:
-        raise unreadable(response, body, f"it has {len(choices):,} choices, of which {MAX_CHOICES:,} are read")
+        raise invalid_response(response, body, f"it has {len(choices):,} choices, of which {MAX_CHOICES:,} are read")
     try:
         completion = codec.decode(CreateCompletionResponse, data)
     except codec.ShapeError as error:
         raise _not_a_completion(response, data, body, str(error)) from error
     if any(choice.text is None for choice in completion.choices) and _is_chat(data):
-        raise unreadable(response, body, "its choices have no text", _likely_cause_of_data(data))
+        raise invalid_response(response, body, "its choices have no text", _likely_cause_of_data(data))
     return completion
 
 
 def _not_a_completion(response: requests.Response, data: Any, body: bytes, problem: str) -> errors.SDKError:
     if is_error(data):
         return in_band_error(response, data, body.decode("utf-8", "replace"))
-    return unreadable(response, body, f"the body is not a completion: {problem}", _likely_cause_of_data(data))
+    return invalid_response(response, body, f"the body is not a completion: {problem}", _likely_cause_of_data(data))
 
 
 def _is_chat(data: dict[str, Any]) -> bool:
