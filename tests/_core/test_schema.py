@@ -20,7 +20,7 @@ def load(data: Any) -> Any:
 def complaints(data: Any, model: Any = CreateCompletionRequest) -> Any:
     with pytest.raises(ValidationError) as caught:
         model.schema().load(data)
-    return caught.value.normalized_messages()
+    return caught.value.normalized_messages()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("model", [CreateCompletionRequest, CreateCompletionResponse, shared.CompletionUsage])
@@ -42,7 +42,7 @@ def test_a_request_loads_to_the_model() -> None:
     assert data == {"model": "m", "prompt": "p", "n": 2, "stream_options": {"include_usage": True, "x": 1}, "top_k": 5}
 
 
-PROMPTS = ["a", "", ["a", "b"], [1, 2], [[1, 2], [3]], [], [[]], None]
+PROMPTS: list[Any] = ["a", "", ["a", "b"], [1, 2], [[1, 2], [3]], [], [[]], None]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=str)
@@ -161,7 +161,8 @@ def test_many() -> None:
     ]
     with pytest.raises(ValidationError) as caught:
         schema.load([{"model": "a"}, {"model": 5}, "x"])
-    assert set(caught.value.normalized_messages()) == {1, 2}
+    messages = caught.value.normalized_messages()  # type: ignore[no-untyped-call]
+    assert set(messages) == {1, 2}
     assert CreateCompletionRequest.schema().load([{"model": "a"}], many=True) == [CreateCompletionRequest(model="a")]
 
 
