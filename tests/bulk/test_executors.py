@@ -46,10 +46,10 @@ def processes() -> Iterator[Executor]:
 def cluster() -> Iterator[distributed.Client]:
     """Run a Dask cluster of two worker processes on this machine."""
     with (
-        distributed.LocalCluster(
+        distributed.LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
         ) as workers,
-        distributed.Client(workers) as client,
+        distributed.Client(workers) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
 
@@ -196,7 +196,7 @@ def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
             list(bulk.run(make(server.url), [request()] * 10, executor=executor, max_workers=1))
 
 
-def test_cluster_samples_separately(cluster: distributed.Client, local_server: local.Server) -> None:
+def test_cluster_samples_separately(cluster: Any, local_server: local.Server) -> None:
     """On a Dask cluster, identical prompts at temperature 1 are different samples of the real engine."""
     with gpt.Gpt(server_url=local_server.url) as s:
         same = [request(prompt="def", max_tokens=16, temperature=1)] * 12
@@ -207,7 +207,7 @@ def test_cluster_samples_separately(cluster: distributed.Client, local_server: l
     assert len(set(texts)) > 6
 
 
-def test_worker_killed(cluster: distributed.Client, server: ScriptedServer) -> None:
+def test_worker_killed(cluster: Any, server: ScriptedServer) -> None:
     """A worker of the cluster that is killed in the middle loses nothing."""
     victims = list(cluster.run(os.getpid).values())[:1]
 
@@ -221,7 +221,7 @@ def test_worker_killed(cluster: distributed.Client, server: ScriptedServer) -> N
     outcomes = list(bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), window=8))
 
     texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
-    assert sorted(texts) == sorted(str(n) for n in range(60))
+    assert sorted(map(str, texts)) == sorted(str(n) for n in range(60))
 
 
 def nested(depth: int) -> list[Any]:
@@ -248,7 +248,7 @@ class Deadly(dict):  # type: ignore[type-arg]
 
 
 def test_request_that_kills_its_worker_is_an_outcome(
-    cluster: distributed.Client, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a cluster a request that no worker survives is its own outcome, and the run goes on to its end."""
     monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)  # each death takes seconds

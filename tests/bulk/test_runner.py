@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -278,7 +279,7 @@ def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
     [({"retry_after": "1", "x_should_retry": "false"}, None), ({"retry_after_ms": "100"}, "insufficient_quota")],
     ids=["x-should-retry", "quota"],
 )
-def test_final_rate_limit(server: ScriptedServer, headers: dict[str, str], code: str | None) -> None:
+def test_final_rate_limit(server: ScriptedServer, headers: dict[str, Any], code: str | None) -> None:
     """A 429 that asking again cannot mend is an outcome at once."""
     server.answer_with(lambda _: json_answer({"error": {"message": "no", "code": code}}, 429, **headers))
     [outcome] = bulk.run(make(server.url), [request()])
@@ -312,9 +313,12 @@ def test_outcomes_survive_pickling(server: ScriptedServer) -> None:
         ({"max_workers": 0}, "max_workers: expected at least 1, got 0"),
         ({"max_workers": 2.0}, "max_workers: expected an integer, got float"),
         ({"window": 0}, "window: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"chunksize": "all"}, "chunksize: expected an integer, got str"),
+        ({"max_failures": 0}, "max_failures: expected at least 1, got 0"),
     ],
 )
-def test_bad_options(options: dict[str, int], message: str) -> None:
+def test_bad_options(options: dict[str, Any], message: str) -> None:
     """An option that cannot be used is refused at the call, not at the first outcome."""
     with pytest.raises((TypeError, ValueError), match=message):
         bulk.run(gpt.Gpt(), [], **options)
@@ -355,11 +359,12 @@ def test_max_failures_counts_in_a_row(server: ScriptedServer) -> None:
 
 def test_call_options_go_with_each_request(server: ScriptedServer) -> None:
     """Options of `create_completion` are options of a run; what is none is refused at the call."""
-    options = {"http_headers": {"x-tenant": "a"}, "query": {"v": 2}}
+    options: dict[str, Any] = {"http_headers": {"x-tenant": "a"}, "query": {"v": 2}}
     assert [o.error for o in bulk.run(make(server.url), numbered(3), **options)] == [None] * 3
     assert {received.header("x-tenant") for received in server.requests} == {"a"}
     assert all("v=2" in received.path for received in server.requests)
-    for bad in ({"tiemout": 3}, {"timeout": "long"}, {"deadline": -1}, {"retries": None}, {"http_headers": {"a": 1}}):
+    misuse: list[dict[str, Any]] = [{"tiemout": 3}, {"timeout": "long"}, {"deadline": -1}, {"retries": None}]
+    for bad in [*misuse, {"http_headers": {"a": 1}}]:
         with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
             bulk.run(make(server.url), numbered(1), **bad)
 
