@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from ..doctor import Report, probe
 from ..view.glyphs import printable
 from ._client import LOCAL_MODEL, Deadline, Header, Local, Model, ServerUrl, Timeout, Verbose, open_client
 from ._output import note, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STYLES = {"yes": "green", "no": "yellow", "ignored": "yellow", "wrong": "bold red", "unknown": "dim"}
 
@@ -49,16 +52,22 @@ def doctor(
 
 def _print_table(report: Report) -> None:
     from rich.console import Console
+
+    console = Console(highlight=False)
+    print_report(report, console)
+    note(f"{report.requests} requests, at most {report.tokens} tokens")
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a report as a table."""
     from rich.table import Table
     from rich.text import Text
 
     # Text and not str: rich reads markup in strings, and these quote a server.
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "", "what was seen"):
-        table.add_column(title, overflow="fold")
+    for title in ("check", "result", "what was seen"):
+        table.add_column(title, overflow="fold", no_wrap=title != "what was seen")
     for check in report.checks:
         table.add_row(Text(check.name), Text(check.result, _STYLES[check.result]), Text(printable(check.detail)))
-    console = Console(highlight=False)
     console.print(Text(printable(f"{report.model} at {report.server}"), "bold"), "", table, "", sep="\n")
     console.print(Text(f"batch_size={report.batch_size}    scoring: {report.scoring or 'not possible'}"))
-    note(f"{report.requests} requests, at most {report.tokens} tokens")
