@@ -1,7 +1,7 @@
 """Everything that a call can raise, apart from misuse (`TypeError`, `ValueError`).
 
 SDKError
-├── APIStatusError              the server said no
+├── APIStatusError              the server returned an error status
 │   ├── BadRequestError 400
 │   ├── AuthenticationError 401
 │   ├── PermissionDeniedError 403
@@ -10,9 +10,10 @@ SDKError
 │   ├── UnprocessableEntityError 422
 │   ├── RateLimitError 429
 │   └── InternalServerError 500 and above
-├── APIConnectionError          no answer, or not all of it
+├── APIConnectionError          no response, or not all of it
 │   └── APITimeoutError         none in time
-├── ResponseValidationError     an answer that cannot be read
+├── ResponseValidationError     a response that cannot be read
+│   └── ResponseTooLargeError   larger than max_response_bytes
 └── StreamInterruptedError      a stream that stopped half-way
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -32,7 +33,9 @@ from ..._core.errorbody import ErrorDetails, read_error
 from ...utils.retries import server_wait
 from ..shared import CreateCompletionResponse
 
-_NOT_PICKLED = ("raw_response", "_details", "_failure")
+Phase = Literal["connect", "send", "read", "deadline"]
+
+_NOT_PICKLED = ("raw_response", "_details")
 
 
 class SDKError(Exception):
@@ -42,16 +45,16 @@ class SDKError(Exception):
     """What happened and what to do."""
 
     status_code: int | None
-    """The HTTP status, where there was an answer; for an error inside a stream, the status that it names."""
+    """The HTTP status, where there was a response; for an error inside a stream, the status that it names."""
 
     body: str
-    """The answer's body as received, where it was read."""
+    """The response's body as received, where it was read."""
 
     raw_response: requests.Response | None
-    """The answer itself. Its `request` holds the key that was sent."""
+    """The response itself. Its `request` holds the key that was sent."""
 
     headers: Mapping[str, str]
-    """The answer's headers, by any case; empty without an answer."""
+    """The response's headers, by any case; empty without one. A `Location` is shown without query and userinfo."""
 
     request_id: str | None
     """The server's name for the request."""
@@ -60,7 +63,7 @@ class SDKError(Exception):
     """How many seconds the server asked to wait."""
 
     partial: CreateCompletionResponse | None
-    """What a stream had brought before the error, collected into one answer."""
+    """What a stream had brought before the error, collected into one response."""
 
     def __init__(
         self,
@@ -74,11 +77,10 @@ class SDKError(Exception):
         self.status_code = status_code
         self.body = body
         self.raw_response = raw_response
-        self.headers = raw_response.headers if raw_response is not None else CaseInsensitiveDict()
+        self.headers = _without_secrets(raw_response.headers if raw_response is not None else CaseInsensitiveDict())
         self.request_id = headers_.request_id(self.headers)
         self.retry_after = server_wait(self.headers, time.time())
         self.partial = None
-        self._failure: Any = None
 
     @cached_property
     def _details(self) -> ErrorDetails:
@@ -104,18 +106,23 @@ class SDKError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name not in _NOT_PICKLED}
-        state["headers"] = {
-            name: url.redact(value) if name.lower() == "location" else value  # a redirect may repeat the query
-            for name, value in self.headers.items()
-            if name.lower() != "set-cookie"
-        }
+        state["headers"] = {name: value for name, value in self.headers.items() if name.lower() != "set-cookie"}
         return _rebuild, (type(self), state)
+
+
+def _without_secrets(headers: CaseInsensitiveDict[str]) -> CaseInsensitiveDict[str]:
+    """Return headers with the query and userinfo taken out of a `Location`, which may repeat those of the request."""
+    if "location" not in headers:
+        return headers
+    headers = headers.copy()
+    headers["Location"] = url.redact(headers["Location"])
+    return headers
 
 
 def _rebuild(cls: type[SDKError], state: dict[str, Any]) -> SDKError:
     error = cls.__new__(cls, state["message"])
     Exception.__init__(error, state["message"])
-    vars(error).update(state, raw_response=None, _failure=None, headers=CaseInsensitiveDict(state["headers"]))
+    vars(error).update(state, raw_response=None, headers=CaseInsensitiveDict(state["headers"]))
     return error
 
 
@@ -160,11 +167,31 @@ class APIConnectionError(SDKError):
 
 
 class APITimeoutError(APIConnectionError):
-    """Connecting, a read, or the whole call (`deadline`) took too long."""
+    """Connecting, sending, reading, or the whole call took too long; `phase` says which."""
+
+    phase: Phase
+    """What took too long: `"connect"` (TLS and a proxy's CONNECT included), `"send"` (the request), `"read"` (the
+    response), or `"deadline"` (the whole call)."""
+
+    def __init__(
+        self,
+        message: str,
+        status_code: int | None = None,
+        body: str = "",
+        raw_response: requests.Response | None = None,
+        *,
+        phase: Phase = "read",
+    ) -> None:
+        super().__init__(message, status_code, body, raw_response)
+        self.phase = phase
 
 
 class ResponseValidationError(SDKError):
     """The answer is not a completion. Says the status, the content type, the first bytes and the likely cause."""
+
+
+class ResponseTooLargeError(ResponseValidationError):
+    """The response is larger, decompressed, than the client's `max_response_bytes`."""
 
 
 class StreamInterruptedError(SDKError):
@@ -183,7 +210,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error_class(status: int | None) -> type[APIStatusError]:
-    """Pick the class by the status alone: types and codes mean different things on different servers."""
+    """Return the class by the status alone: types and codes mean different things on different servers."""
     if status is None:
         return APIStatusError
     return _BY_STATUS.get(status) or (InternalServerError if status >= 500 else APIStatusError)
