@@ -21,12 +21,11 @@ import orjson
 from ._core import codec, url
 from ._http.body import read_body
 from ._http.get import get_body
-from ._http.transport import RequestOptions
+from ._http.transport import CallOptions
 from ._parsing.logprobs import read_tokens
 from .models import errors, shared
 from .sdk import Gpt
 from .utils.retries import RetryConfig
-from .utils.unset import UNSET
 
 Result = Literal["yes", "no", "ignored", "wrong", "unknown"]
 
@@ -35,6 +34,8 @@ TOKENS = 4
 MANY_LOGPROBS = 20
 FEW_LOGPROBS = 5
 BATCH_SIZE = 32
+
+__all__ = ["Check", "Report", "models", "probe"]
 
 _ONCE = RetryConfig(strategy="none")
 _LLAMA_CPP = "llamacpp"
@@ -305,7 +306,7 @@ class _Prober:
         root = self._s.sdk_configuration.server_url.partition("?")[0].removesuffix("/").removesuffix("/v1")
         # vLLM reads `model` and `prompt`, llama.cpp `content`.
         body = orjson.dumps({"model": self._model, "prompt": PROMPT, "content": PROMPT})
-        options = RequestOptions(_ONCE, UNSET, UNSET, None, None, root)
+        options: CallOptions = {"retries": _ONCE, "server_url": root}
         try:
             response = self._s._transport.post("/tokenize", body, stream=False, options=options)
             found = codec.loads(read_body(response).decode("utf-8", "replace"))

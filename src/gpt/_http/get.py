@@ -6,33 +6,35 @@ It must not raise for what a server does: whoever looks wants to know, and can d
 
 from __future__ import annotations
 
-import requests
-
 from .._core import url
-from .failures import FOREIGN
-from .request import RequestTemplate, environment_proxies
+from .._core.deadline import Deadline
+from ..models import errors
+from ..utils.retries import RetryConfig
+from .attempt import Call
+from .body import ResponseBody, read_body
+from .failures import TRANSPORT_EXCEPTIONS
+from .request import make_template
 from .transport import Transport
 
 _SECONDS = 10.0
+_TIMEOUT = (5.0, _SECONDS)
 _LIMIT = 4 * 1024 * 1024
 
 
 def get_body(transport: Transport, base: str, path: str) -> bytes | None:
-    """Return the body of `GET {base}{path}`, or `None` without a 200 of at most 4 MiB within 10 seconds a read."""
-    configuration = transport._configuration
-    template = RequestTemplate(configuration, url.join(base, path), stream=False, proxies=environment_proxies)
-    request = requests.Request("GET", template.url, auth=transport._authenticate(template))
+    """Return the body of `GET {base}{path}`, or `None` without a 200 of at most 4 MiB within 10 seconds."""
+    sender = transport._sender
+    address = url.join(base, path)
+    template = make_template(transport._configuration, address, stream=False, proxies=transport._proxies)
+    deadline = Deadline(_SECONDS)
+    call = Call(template, b"", RetryConfig(strategy="none"), _TIMEOUT, deadline)
     try:
-        prepared = transport.session.prepare_request(request)
-        prepared.headers.update(
-            {name: value for name, value in template.headers.items() if name != "Content-Type" and value is not None}
-        )
-        settings = {"proxies": template.proxies, "verify": transport._verify, "cert": None}
-        if configuration.client is not None:
-            settings = transport.session.merge_environment_settings(prepared.url, {}, True, None, None)
-        settings["stream"] = True
-        with transport.session.send(prepared, timeout=_SECONDS, allow_redirects=False, **settings) as response:
-            body: bytes = response.raw.read(_LIMIT + 1, decode_content=True)
-            return body if response.status_code == 200 and len(body) <= _LIMIT else None
-    except (*FOREIGN, AttributeError, ValueError):  # a caller's own session may be anything
+        request = sender._prepare(call)
+        request.method, request.body = "GET", None
+        for name in ("Content-Length", "Content-Type"):
+            request.headers.pop(name, None)
+        with sender.session.send(request, **sender.settings(call, request)) as response:
+            body = read_body(ResponseBody(response, _LIMIT, deadline))
+            return body if response.status_code == 200 else None
+    except (errors.SDKError, *TRANSPORT_EXCEPTIONS, AttributeError, ValueError):  # a caller's session may be anything
         return None
