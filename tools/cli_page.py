@@ -15,8 +15,11 @@ INTRO = """\
 The command `gpt` comes with the extra `cli`: in a clone `pip install '.[cli]'`, or
 `'.[local,cli]'` for `--local` and `gpt serve`, which need llama.cpp. `python -m gpt` is the same.
 
-Answers go to stdout and everything else to stderr. The exit code is 0; 1 when the API, the network or a file said no;
-2 when the command was given wrongly; 130 after Ctrl-C."""
+Completions go to stdout and everything else to stderr. A pipe or a file gets what the model wrote, byte for byte, in
+UTF-8; on a terminal, characters that could control it are shown by their names (`<ESC>`).
+
+The exit code is 0; 1 when the API, the network or a file failed; 2 for a usage error; 130 after Ctrl-C (`gpt serve`:
+0); 141 when the reader of a pipe has closed it. `GPT_DEBUG=1` shows the traceback of an error."""
 
 
 @dataclass(frozen=True)

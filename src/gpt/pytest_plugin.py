@@ -26,13 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=int,
         default=4,
-        help="requests that gpt_server answers at a time (default: 4)",
+        help="requests that gpt_server processes at a time (default: 4)",
     )
 
 
 @pytest.fixture(scope="session")
 def gpt_server(request: pytest.FixtureRequest) -> Iterator[local.Server]:
-    """A llama.cpp server in this process for the whole session, its address in `.url`.
+    """A llama.cpp server for the whole session, its address in `.url`.
 
     Tests that use it are skipped where the extra `local` is not installed.
     """

@@ -158,7 +158,7 @@ def test_api_error(server: ScriptedServer) -> None:
         (["complete", "-m", "m", "-f x"], "goes after '--'"),
         (["complete", "-m", "m", "x", "--logit-bias", "a=1"], "expected TOKEN_ID=BIAS such as 50256=-100"),
         (["complete", "-m", "m", "x", "--extra", "top_k"], "expected NAME=JSON such as top_k=40"),
-        (["complete", "-m", "m", "x", "--server-url", "localhost"], "scheme or host is missing"),
+        (["complete", "-m", "m", "x", "--server-url", "localhost"], "expected a URL such as"),
         (["complete", "-m", "m", "x", "--n", "two"], "--n"),
         (["complete", "x", "--local", "--server-url", "http://x/v1"], "leave --server-url out"),
         (["complete", "-m", "m", "x", "--temperature", "nan"], "temperature: expected a finite number"),

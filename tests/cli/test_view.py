@@ -41,6 +41,7 @@ def test_view(tmp_path: Path) -> None:
     written = run("view", str(tmp_path / "answer.json"), "-o", str(tmp_path / "page.html"))
 
     assert shown.stdout.startswith("A·class·definitions.")
+    assert "90 % and more" not in shown.stdout
     assert "or ‘n’ 11.4 %" in shown.stdout
     assert (written.stdout, written.exit_code) == ("", 0)
     assert "page.html" in written.stderr
@@ -93,7 +94,7 @@ def test_colours_on_a_terminal() -> None:
     out = io.StringIO()
     answer = CreateCompletionResponse.from_json(ANSWER.body)
     Console(file=out, force_terminal=True, color_system="truecolor", width=80).print(view.to_text(answer))
-    assert "\x1b[30;48;2;254;217;142m" in out.getvalue()
+    assert "\x1b[30;48;2;217;180;91m" in out.getvalue()
 
 
 def test_view_batch_output_shows_every_choice(tmp_path: Path) -> None:

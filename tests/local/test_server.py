@@ -10,7 +10,6 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -364,15 +363,6 @@ def test_close_cuts_a_stream_off() -> None:
         complete(server)
 
 
-def test_idle_connections_delay_nobody(server: local.Server) -> None:
-    """A client is served at once while forty others keep their connections open and idle, as a pool does."""
-    with ExitStack() as stack:
-        for _ in range(40):
-            session = stack.enter_context(requests.Session())
-            # llama.cpp keeps an idle connection for 5 s: whoever waited for one of them would time out here.
-            session.get(f"{server.url}/models", timeout=4).raise_for_status()
-
-
 WEDGED = """
     import os, sys, threading, time
     import requests
@@ -420,12 +410,13 @@ def test_engine_ends_with_a_killed_process() -> None:
 def test_ctrl_c_does_not_reach_the_engine() -> None:
     """A SIGINT to the whole process group, as a terminal sends it, leaves requests in flight alone."""
     program = """
-        import os, signal
+        import os, signal, time
         import requests
         from gpt import local
         signal.signal(signal.SIGINT, lambda *_: None)
         with local.Server() as server:
             os.killpg(os.getpgrp(), signal.SIGINT)
+            time.sleep(1)  # an engine that had got it would be gone by now
             print(requests.get(f"{server.url}/models", timeout=60).status_code)
     """
     finished = run(program, start_new_session=True)

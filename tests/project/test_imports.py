@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("sdk",),
     ("",),
     ("bulk", "view", "local"),
-    ("scoring", "otel"),
+    ("scoring", "doctor", "otel"),
     ("pytest_plugin", "lm_eval", "cli"),
     ("__main__",),
 ]
@@ -132,7 +132,7 @@ def test_import_gpt_is_light() -> None:
     assert {"requests", "gpt._http.transport", "gpt.models.shared"} <= modules
     # dataclasses-json itself loads marshmallow; what else is heavy stays out.
     assert {name for name in HEAVY if name in modules} <= {"marshmallow.fields"}
-    apart = ("gpt.local", "gpt.bulk", "gpt.scoring", "gpt.view", "gpt.cli", "gpt.pytest_plugin")
+    apart = ("gpt.local", "gpt.bulk", "gpt.scoring", "gpt.doctor", "gpt.view", "gpt.cli", "gpt.pytest_plugin")
     assert not [name for name in modules if name.startswith(apart)]
 
 

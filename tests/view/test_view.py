@@ -21,6 +21,7 @@ from gpt.models import shared
 from gpt.models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
 from gpt.view.glyphs import glyphs
 from gpt.view.levels import UNKNOWN, level, percent, probability
+from gpt.view.terminal import _STYLES
 from tests.support.fixtures import vllm, wire, wire_names
 
 HOSTILE = (
@@ -247,6 +248,39 @@ def test_colours() -> None:
     assert "sure" not in styles
     assert {"perhaps", "hardly"} <= styles.keys()
     assert "underline" in styles["hardly"]
+
+
+def test_to_text_wraps_between_alternatives() -> None:
+    """In a narrow terminal no alternative is broken; lines after the first are indented, none is too wide."""
+    others = dict.fromkeys(("alternative", "another one", "and a third", "a fourth"), -2.0)
+    text = str(view.to_text(lists(["token"], [-3.0], [others]), width=50, legend=False))
+    lines = text.partition("alternatives:\n")[2].splitlines()
+
+    assert len(lines) > 2
+    assert all(len(line) <= 50 for line in lines)
+    assert all(re.match(r" {9}(or )?‘", line) for line in lines[1:])
+    assert all(f"‘{word.replace(' ', '·')}’ 13.5 %" in text for word in others)
+
+
+def test_to_text_says_what_it_lists() -> None:
+    """A line says that only tokens under 50 % are listed; without such tokens there is none."""
+    assert "under 50 %, and their alternatives" in str(view.to_text(lists(["a"], [-3.0])))
+    assert "alternatives" not in str(view.to_text(lists(["a"], [-0.1])))
+
+
+def test_to_text_legend_is_optional() -> None:
+    """Where there are no colours, there is nothing to explain."""
+    choice = lists(["a"], [-3.0])
+    assert "90 % and more" in str(view.to_text(choice))
+    assert "90 % and more" not in str(view.to_text(choice, legend=False))
+
+
+def test_to_text_likely_tokens_are_not_the_brightest() -> None:
+    """Fills begin under 50 %, and go from light to dark: on a dark terminal a likely token does not shine."""
+    fills = [re.search(r"on (#\w{6})", style) for style in _STYLES]
+    assert [bool(fill) for fill in fills] == [False, False, True, True, True, False]
+    shades = [luminance(fill[1]) for fill in fills if fill]
+    assert shades == sorted(shades, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from .. import __version__
 from ._errors import ErrorHandlingGroup
 from .batch import batch
 from .complete import complete
+from .doctor import doctor
 from .score import score_file
 from .serve import serve
 from .view import view
@@ -27,6 +28,7 @@ app.command()(batch)
 app.command("score")(score_file)
 app.command()(view)
 app.command()(serve)
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:

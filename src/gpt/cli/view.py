@@ -47,7 +47,10 @@ def show(completion: CreateCompletionResponse) -> None:
     """Print an answer's tokens to stdout, in colours on a terminal."""
     from rich.console import Console
 
-    Console(highlight=False).print(to_text(completion), soft_wrap=True)
+    console = Console(highlight=False)
+    colours = console.is_terminal and not console.no_color
+    width = console.width if console.is_terminal else None
+    console.print(to_text(completion, width=width, legend=colours), soft_wrap=not console.is_terminal)
 
 
 def _read(data: bytes) -> CreateCompletionResponse:

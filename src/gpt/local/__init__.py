@@ -1,4 +1,4 @@
-"""A real llama.cpp server inside this process, with a tiny model in the package: no key, no network, no download.
+"""A real llama.cpp server, started and stopped by your program, with a tiny model in the package: no key, no network.
 
     with local.Server() as server:
         s = gpt.Gpt(server_url=server.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,20 +20,33 @@ UNSURE_TOKENS = 12
 
 _ALTERNATIVES = 4
 _TOKEN_WIDTH = 18
+_INDENT = 9
 
-# Foreground and background together, to be legible on any terminal; the underline tells the levels without colour.
+# A text cannot ask a terminal whether it is dark, so these are legible on both: foreground and background together, and
+# the likelier a token, the fainter. The likely ones get only an underline: any fill would be the brightest thing on a
+# dark terminal. Unlike underlines, the level is not told by hue alone.
 _STYLES = (
     "",
-    "black on #fff3cc",
-    "black on #fed98e",
-    "black on #fb9a3c underline",
-    "bold white on #9e2a0c underline",
+    "underline",
+    "black on #d9b45b",
+    "black on #f08a24 bold",
+    "white on #9e2a0c bold underline",
     "dim underline",
 )
 
 
-def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice) -> Text:
-    """Show how sure the model was of each token, and what else it might have chosen where it was least sure.
+def to_text(
+    answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+    *,
+    width: int | None = None,
+    legend: bool = True,
+) -> Text:
+    """Show how likely each token was, and the alternatives of the least likely tokens under 50 %.
+
+    Args:
+        answer: a choice, or a completion with all its choices.
+        width: the terminal's columns; the lists of alternatives are wrapped between two alternatives and indented.
+        legend: whether to explain the colours; `False` where there are none.
 
     Returns:
         A `rich.text.Text`, which `rich.print` shows in colours and `print` as plain text with the same numbers.
@@ -46,7 +60,7 @@ def to_text(answer: CreateCompletionResponse | CreateCompletionResponseChoices |
     for place, choice in enumerate(choices):
         if len(choices) > 1:
             text.append(f"Choice {place if choice.index is None else choice.index}\n", "bold")
-        _append_choice(text, choice)
+        _append_choice(text, choice, width or sys.maxsize, legend=legend)
     text.rstrip()
     return text
 
@@ -59,19 +73,23 @@ def _rich_text() -> Text:
     return Text()
 
 
-def _append_choice(text: Text, choice: CreateCompletionResponseChoices) -> None:
+def _append_choice(text: Text, choice: CreateCompletionResponseChoices, width: int, *, legend: bool) -> None:
     tokens = tokens_of(choice)
     if not tokens:
         text.append(_write(glyphs(str(choice.text or ""))))
-        text.append("\n\nThe server sent no log-probabilities; ask with logprobs=5.\n", "dim")
+        text.append("\n\nThe server sent no log-probabilities; send logprobs=5.\n", "dim")
         return
     shapes = list(token_glyphs(tokens))
     for token, shape in zip(tokens, shapes, strict=True):
         text.append(_write(shape), _STYLES[level(token.logprob)])
     text.append("\n\n")
-    _append_legend(text, unknown=any(token.logprob is None for token in tokens))
+    if legend:
+        _append_legend(text, unknown=any(token.logprob is None for token in tokens))
     text.append(f"{describe(summarise(tokens))}\n", "dim")
-    text.append("".join(_unsure(tokens, shapes)))
+    lines = "".join(_least_likely_lines(tokens, shapes, width))
+    if lines:
+        text.append("The least likely tokens under 50 %, and their alternatives:\n", "dim")
+    text.append(lines)
     text.append("\n")
 
 
@@ -84,21 +102,38 @@ def _append_legend(text: Text, *, unknown: bool) -> None:
     text.append("\n")
 
 
-def _unsure(tokens: list[Token], shapes: list[tuple[Glyph, ...]]) -> Iterator[str]:
-    """Write a line for each of the least likely tokens that had company, in the order of the text."""
-    unsure = [n for n, token in enumerate(tokens) if token.logprob is not None and level(token.logprob) > 1]
-    for n in sorted(sorted(unsure, key=lambda n: tokens[n].logprob or 0.0)[:UNSURE_TOKENS]):
+def _least_likely_lines(tokens: list[Token], shapes: list[tuple[Glyph, ...]], width: int) -> Iterator[str]:
+    """Yield the lines about each of the least likely tokens under 50 %, in the order of the text."""
+    unlikely = [n for n, token in enumerate(tokens) if token.logprob is not None and level(token.logprob) > 1]
+    for n in sorted(sorted(unlikely, key=lambda n: tokens[n].logprob or 0.0)[:UNSURE_TOKENS]):
         others = [each for each in tokens[n].alternatives if each.text != tokens[n].text][:_ALTERNATIVES]
-        listed = ", ".join(f"{_cell(alternative_glyphs(each))} {percent(probability(each.logprob))}" for each in others)
+        listed = [f"{_cell(alternative_glyphs(each))} {percent(probability(each.logprob))}" for each in others]
         token = _pad(_cell(shapes[n]), _TOKEN_WIDTH)
-        line = f"{n + 1:5d}  {token} {percent(probability(tokens[n].logprob)):>7}  {listed and f'or {listed}'}"
-        yield f"{line.rstrip()}\n"
+        yield from _wrap(f"{n + 1:5d}  {token} {percent(probability(tokens[n].logprob)):>7}", listed, width)
+
+
+def _wrap(head: str, alternatives: list[str], width: int) -> Iterator[str]:
+    """Yield the head with its alternatives, each of which stays whole; lines after the first are indented."""
+    line = head
+    for n, alternative in enumerate(alternatives):
+        piece = f"{'' if n else '  or '}{alternative}{',' * (n < len(alternatives) - 1)}"
+        if _columns(line) + 1 + _columns(piece) > width:
+            yield f"{line}\n"
+            line = " " * _INDENT + piece.lstrip()
+        else:
+            line += f"{' ' * (n > 0)}{piece}"
+    yield f"{line}\n"
 
 
 def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))
+
+
+def _columns(text: str) -> int:
+    """Return how many columns a text takes."""
     from rich.cells import cell_len
 
-    return text + " " * (width - cell_len(text))
+    return cell_len(text)
 
 
 def _cell(pieces: tuple[Glyph, ...]) -> str:
