@@ -1,4 +1,4 @@
-"""The project's tasks: `nox -l` lists them, `nox -s lint` runs one, `nox -s tests -- tests/bulk -x` passes arguments on.
+"""The project's tasks: `nox -l` lists them, `nox -s lint` runs one, `nox -s tests -- tests/bulk -x` passes arguments.
 
 `.ci/run` and the workflows call the same sessions. With `--no-venv` a session uses the environment that it is started
 in and installs nothing.

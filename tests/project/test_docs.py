@@ -112,7 +112,7 @@ def test_model_pages_are_reached_by_links() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_page_models_exist(page: Path) -> None:
-    """No page names a retired model of OpenAI's, but for the specification's enum, the migration and troubleshooting."""
+    """No page names a retired model of OpenAI's but the specification's enum, the migration and troubleshooting."""
     allowed = ("createcompletionrequestmodel.md", "migrating-from-openai-python.md", "troubleshooting.md")
     assert page.name in allowed or RETIRED.findall(page.read_text(encoding="utf-8")) == []
 
