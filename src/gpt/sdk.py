@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core.deadline import Timeout
-from ._http.transport import Transport, check_retries
+from ._http.transport import Throttle, Transport
 from .completions import Completions
 from .hooks import Hook
 from .models.shared import Security
@@ -19,8 +19,11 @@ from .sdkconfiguration import (
     environment_key,
     resolve_server,
 )
-from .utils.retries import RetryConfig
+from .utils.retries import RetryConfig, check_retries
 from .utils.unset import UNSET, Unset
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Gpt:
@@ -71,7 +74,7 @@ class Gpt:
                 server_url=resolve_server(server_idx, server_url, url_params),
                 security=security,
                 client=client,
-                retry_config=RetryConfig() if retry_config is None else check_retries(retry_config),
+                retry_config=RetryConfig() if retry_config is None else check_retries(retry_config, "retry_config"),
                 timeout=DEFAULT_TIMEOUT if isinstance(timeout, Unset) else timeout,  # type: ignore[arg-type]
                 deadline=deadline,
                 http_headers={} if http_headers is None else http_headers,
@@ -81,6 +84,18 @@ class Gpt:
                 environment_key=environment_key() if security is None else None,
             )
         )
+
+    @classmethod
+    def from_configuration(cls, configuration: SDKConfiguration, *, throttle: Throttle | None = None) -> Self:
+        """Return a client with these settings and connections of its own.
+
+        Args:
+            configuration: settings, such as `dataclasses.replace(s.sdk_configuration, deadline=2)`.
+            throttle: what the calls of a bulk run share, so that a rate limit of one holds all of them.
+        """
+        client = cls.__new__(cls)
+        client._start(configuration, Transport(configuration, throttle))
+        return client
 
     def _start(self, configuration: SDKConfiguration, transport: Transport | None = None) -> None:
         self.sdk_configuration = configuration

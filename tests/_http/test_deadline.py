@@ -106,7 +106,7 @@ def test_it_holds_against_drips(name: str) -> None:
     stream = DRIPS[name][0].startswith(EVENTS)
     with dripping(name) as server, make(server.url, deadline=SECONDS) as s, late() as caught:
         call(s, stream)
-    assert re.match(r"the deadline of 0\.2 s passed before 127\.0\.0\.1:\d+ had answered", str(caught.value))
+    assert re.match(r"the deadline of 0\.2 s passed before 127\.0\.0\.1:\d+ had responded", str(caught.value))
 
 
 @pytest.mark.parametrize("name", ["nothing", "many headers", "endless 100 Continue", "chunk size", "gzip comments"])

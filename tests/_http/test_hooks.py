@@ -206,7 +206,7 @@ def test_a_hook_sees_our_errors_and_may_swallow_them() -> None:
     """A failed `send` raises our class inside the hook, which may answer instead."""
 
     def fall_back(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
-        with pytest.raises(errors.APIConnectionError, match="no answer from"):
+        with pytest.raises(errors.APIConnectionError, match="no response from"):
             send(prepared)
         return answered()
 

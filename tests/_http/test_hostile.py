@@ -187,7 +187,7 @@ def test_floods_end_at_the_limit(name: str) -> None:
     with sending(head + start, piece, repeat=1024) as server, make(server.url, max_response_bytes=LIMIT) as s:
 
         def flood() -> None:
-            with pytest.raises(errors.ResponseValidationError, match=f"larger than {LIMIT} bytes.*max_response_bytes="):
+            with pytest.raises(errors.ResponseTooLargeError, match=f"larger than {LIMIT} bytes.*max_response_bytes="):
                 call(s, stream="stream" in name or head is EVENTS)
 
         assert peak_of(flood) < BOUND
@@ -231,7 +231,7 @@ def test_the_limit_is_on_what_is_unpacked() -> None:
         for answer in (OK, Answer(200, headers, OK.body, "chunked"), Answer(200, headers, OK.body, gzip=True)):
             server.reply(answer, answer)
             assert text(ask(make(server.url, max_response_bytes=size))) == " ok"
-            with pytest.raises(errors.ResponseValidationError, match=f"larger than {size - 1} bytes"):
+            with pytest.raises(errors.ResponseTooLargeError, match=f"larger than {size - 1} bytes"):
                 ask(make(server.url, max_response_bytes=size - 1))
 
 
@@ -240,7 +240,7 @@ def test_a_stream_that_grows_too_large_keeps_what_came() -> None:
     chunk = {"choices": [{"text": "a" * 1000, "index": 0, "finish_reason": None}]}
     with ScriptedServer() as server, make(server.url, max_response_bytes=3500) as s:
         server.reply(sse_answer(*[chunk] * 100))
-        with pytest.raises(errors.ResponseValidationError, match="larger than 3500 bytes") as caught:
+        with pytest.raises(errors.ResponseTooLargeError, match="larger than 3500 bytes") as caught:
             call(s, stream=True)
         assert caught.value.partial is not None
         assert caught.value.partial.choices[0].text == "a" * 3000

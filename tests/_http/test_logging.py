@@ -42,8 +42,8 @@ def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
         stream_text(s)
         sent = [len(received.body) for received in server.requests]
     assert ours(caplog, logging.DEBUG) == [
-        f"sent {sent[0]} bytes; answer of {len(OK.body)} bytes",
-        f"sent {sent[1]} bytes; answer of unknown bytes",
+        f"sent {sent[0]} bytes; response of {len(OK.body)} bytes",
+        f"sent {sent[1]} bytes; response of unknown bytes",
     ]
 
 

@@ -199,7 +199,7 @@ def test_a_server_that_comes_back() -> None:
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         server.tcp.refuse()
-        with pytest.raises(errors.APIConnectionError, match=f"no answer from 127.0.0.1:{server.port}.*refused"):
+        with pytest.raises(errors.APIConnectionError, match=f"no response from 127.0.0.1:{server.port}.*refused"):
             ask(s)
         waiting = RetryConfig(backoff=BackoffStrategy(100, 100), max_retries=100)
         timer = threading.Timer(0.3, server.tcp.listen)

@@ -16,6 +16,7 @@ from gpt.models.errors import (
     BadRequestError,
     InternalServerError,
     RateLimitError,
+    ResponseTooLargeError,
     ResponseValidationError,
     SDKError,
     StreamInterruptedError,
@@ -147,7 +148,10 @@ def test_sample_w36_is_interrupted() -> None:
     """The end without a finish reason, `[DONE]` or an error is no success."""
     came, error = fail(Answer(200, {"content-type": "text/event-stream"}, wire("w36.sse"), "chunked"))
     assert type(error) is StreamInterruptedError
-    assert "ended without [DONE] before every choice was finished; what had come is in .partial" in error.message
+    assert (
+        "ended without [DONE] before every choice was finished; everything received so far is in .partial"
+        in error.message
+    )
     assert (came, partial_text(error), error.status_code) == (["a", ""], "a", 200)
 
 
@@ -214,7 +218,7 @@ def test_read_timeout_between_events(framing: Framing, gzip: bool) -> None:
     """Silence beyond the read timeout is a timeout error that has what came before."""
     came, error = fail(sse_answer(FIRST, threading.Event(), framing=framing, gzip=gzip), timeout=(5, 0.1))
     assert type(error) is APITimeoutError
-    assert "did not send the rest of its answer in time" in error.message
+    assert "reading the rest of the response of" in error.message
     assert (came, partial_text(error)) == (["A"], "A")
 
 
@@ -258,7 +262,7 @@ def test_the_consumers_time_counts() -> None:
 def test_a_stream_larger_than_the_limit() -> None:
     """The limit on answers holds for streams; the error says how to raise it and keeps what came."""
     came, error = fail(sse_answer(*[FIRST] * 200), max_response_bytes=5000)
-    assert type(error) is ResponseValidationError
+    assert type(error) is ResponseTooLargeError
     assert "larger than 5000 bytes, decompressed; max_response_bytes=" in error.message
     assert 0 < len(came) < 200
     assert partial_text(error) == "A" * len(came)

@@ -30,6 +30,7 @@ TREE = {
     "APIConnectionError": "SDKError",
     "APITimeoutError": "APIConnectionError",
     "ResponseValidationError": "SDKError",
+    "ResponseTooLargeError": "ResponseValidationError",
     "StreamInterruptedError": "SDKError",
     "SDKError": "Exception",
 }
@@ -186,7 +187,7 @@ def test_errors_without_an_answer() -> None:
     error = unreachable()
     assert (error.status_code, error.body, error.raw_response, error.request_id) == (None, "", None, None)
     assert (dict(error.headers), error.code, error.retry_after) == ({}, None, None)
-    assert error.message.startswith("no answer from 127.0.0.1:")
+    assert error.message.startswith("no response from 127.0.0.1:")
     assert "refused" in error.message
     assert error.__cause__ is not None
 

@@ -60,6 +60,10 @@ class Deadline:
         """Bring the moment forward, to at most this many seconds from now."""
         self._end = min(self._end, self._clock() + seconds)
 
+    def extend(self, seconds: float) -> None:
+        """Put the moment off, by time that does not count."""
+        self._end += seconds
+
     def remaining(self) -> float:
         """Give the seconds left, never less than 0."""
         return max(0.0, self._end - self._clock())

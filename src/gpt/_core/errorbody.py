@@ -12,8 +12,8 @@ import re
 from typing import Any
 
 from . import codec
+from .text import single_line
 
-_MAX_SHOWN = 500
 _MAX_NESTED = 8
 _TOO_DEEP = "(nested too deep to show)"
 _MESSAGE_NAMES = (
@@ -62,7 +62,7 @@ def read_error_data(data: Any) -> ErrorDetails:
         param=_text(inner.get("param")) or _text(data.get("param")),
     )
     if vars(details) == vars(ErrorDetails()) and data:
-        return ErrorDetails(message=one_line(_compact(data)))
+        return ErrorDetails(message=single_line(_compact(data)))
     return details
 
 
@@ -127,10 +127,10 @@ def _shown(value: Any, depth: int = 0) -> str:
     if depth > _MAX_NESTED:
         return _TOO_DEEP
     if isinstance(value, list):
-        return one_line("; ".join(filter(None, (_issue(item, depth + 1) for item in value[:5]))))
+        return single_line("; ".join(filter(None, (_issue(item, depth + 1) for item in value[:5]))))
     if isinstance(value, dict):
-        return one_line(_shown(_first(value, *_MESSAGE_NAMES), depth + 1) or _compact(value))
-    return one_line(value if isinstance(value, str) else _compact(value))
+        return single_line(_shown(_first(value, *_MESSAGE_NAMES), depth + 1) or _compact(value))
+    return single_line(value if isinstance(value, str) else _compact(value))
 
 
 def _issue(item: Any, depth: int) -> str:
@@ -155,12 +155,5 @@ def _from_text(text: str) -> str:
     if re.match(r"\s*<", head):
         title = re.search(r"<title[^>]*>([^<]*)</title>", head, re.IGNORECASE)
         stripped = title.group(1) if title else re.sub(r"<[^>]*>", " ", head)
-        return one_line(f"an HTML page: {' '.join(stripped.split())}")
-    return one_line(head)
-
-
-def one_line(text: str, limit: int = _MAX_SHOWN) -> str:
-    """Make text from a server fit for a terminal and a log: one line, not too long, nothing that is not printable."""
-    text = " ".join(text[: limit * 8].split())
-    text = text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return text if len(text) <= limit else text[:limit] + "…"
+        return single_line(f"an HTML page: {' '.join(stripped.split())}")
+    return single_line(head)

@@ -16,8 +16,8 @@ import urllib3
 
 from .._core.deadline import Deadline
 from ..models import errors
-from .errors import connection_error, deadline_error, host_of, too_large
-from .failures import FOREIGN, Failure, classify
+from .errors import connection_error, deadline_error, host_of, response_too_large, sent_credentials
+from .failures import TRANSPORT_EXCEPTIONS, TransportFailure, classify
 
 _READ_SIZE = 64 * 1024
 _READ_AT_ONCE = 8 * 1024 * 1024
@@ -25,7 +25,7 @@ _ERROR_BODY_LIMIT = 1024 * 1024
 _DRAIN_SECONDS = 0.25
 _CLOSED_MEANWHILE = (AttributeError, ValueError)
 """What reading raises when another thread closes the answer."""
-_ANY = (*FOREIGN, *_CLOSED_MEANWHILE)
+_ANY = (*TRANSPORT_EXCEPTIONS, *_CLOSED_MEANWHILE)
 
 
 class ResponseBody:
@@ -51,7 +51,7 @@ def read_body(answer: ResponseBody) -> bytes:
 
     Raises:
         errors.APIConnectionError: it was cut short, damaged, or late.
-        errors.ResponseValidationError: it is larger than the limit.
+        errors.ResponseTooLargeError: it is larger than the limit.
     """
     response: Any = answer.response
     if response._content is not False:
@@ -71,11 +71,33 @@ def keep_body(response: Any, body: bytes) -> bytes:
 
 
 def iter_chunks(answer: ResponseBody) -> Iterator[bytes]:
-    """Give the body as it arrives, under any framing.
+    """Yield the body as it arrives, under any framing.
 
     Raises:
         errors.APIConnectionError: it was cut short, damaged, or late.
-        errors.ResponseValidationError: it is larger than the limit.
+        errors.ResponseTooLargeError: it is larger than the limit.
+    """
+    return translated(answer, iter_raw_chunks(answer))
+
+
+def translated(answer: ResponseBody, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield chunks; a `TransportFailure` becomes its public error."""
+    try:
+        for chunk in chunks:  # noqa: UP028 (`yield from` would close `chunks` with this generator)
+            yield chunk
+        return
+    except TransportFailure as failure:
+        error = connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+    raise error  # outside of the except block: nothing hangs on its __context__
+
+
+def iter_raw_chunks(answer: ResponseBody) -> Iterator[bytes]:
+    """Yield the body as it arrives, under any framing, for a caller that translates failures itself.
+
+    Raises:
+        TransportFailure: it was cut short, damaged, or a read took too long.
+        errors.APITimeoutError: the deadline has expired.
+        errors.ResponseTooLargeError: it is larger than the limit.
     """
     read = _reader(answer.response)
     deadline, limit, total = answer.deadline, answer.limit, 0
@@ -87,15 +109,16 @@ def iter_chunks(answer: ResponseBody) -> Iterator[bytes]:
         try:
             chunk = read()
         except _ANY as error:
-            failure = classify(error)
+            failure = _classify(answer, error)
         if failure is not None:
-            raise _broken(answer, failure)
+            release(answer.response)
+            raise failure
         if not chunk:
             return
         total += len(chunk)
         if total > limit:
             release(answer.response)
-            raise too_large(answer.response, limit)
+            raise response_too_large(answer.response, limit)
         yield chunk
 
 
@@ -163,7 +186,7 @@ def _fits_at_once(answer: ResponseBody) -> bool:
         return False
     if length > answer.limit:
         release(answer.response)
-        raise too_large(answer.response, answer.limit)
+        raise response_too_large(answer.response, answer.limit)
     plain = "Content-Encoding" not in answer.response.headers
     return plain and length <= _READ_AT_ONCE and answer.deadline is None
 
@@ -188,13 +211,13 @@ def _translated(answer: ResponseBody, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
     except _ANY as error:
-        failure = classify(error)
-    raise _broken(answer, failure)
-
-
-def _broken(answer: ResponseBody, failure: Failure) -> errors.APIConnectionError:
+        failure = _classify(answer, error)
     release(answer.response)
-    return connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+    raise connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+
+
+def _classify(answer: ResponseBody, error: BaseException) -> TransportFailure:
+    return classify(error, phase="read", secrets=sent_credentials(answer.response))
 
 
 def _socket(response: requests.Response) -> socket.socket | None:

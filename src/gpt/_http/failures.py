@@ -1,4 +1,7 @@
-"""What went wrong below HTTP, read from whatever requests, urllib3 and the socket raised, without its secrets."""
+"""One boundary for failures: whatever requests, urllib3 and the socket raise becomes a `TransportFailure` here.
+
+`errors.connection_error` turns that into one of `gpt.models.errors`, and nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import http.client
 import re
 import ssl
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from traceback import walk_tb
 from typing import Literal
 from urllib.parse import urlsplit
@@ -15,8 +18,9 @@ import requests
 import urllib3
 
 from .._core import url
+from .._core.text import mask, single_line
 
-FOREIGN = (
+TRANSPORT_EXCEPTIONS = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
     urllib3.exceptions.ProxySchemeUnsupported,
@@ -27,48 +31,84 @@ FOREIGN = (
 )
 """Everything that the layers below raise on purpose."""
 
-_AT_THE_PROXY = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
-_UNREADABLE_URL = (urllib3.exceptions.LocationParseError, requests.exceptions.InvalidURL)
+_PROXY_ERRORS = (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError)
+_INVALID_URL_ERRORS = (
+    urllib3.exceptions.LocationParseError,
+    requests.exceptions.InvalidURL,
+    urllib3.exceptions.ProxySchemeUnknown,
+)
+
+_STANDARD_MODULES = ("urllib", "ipaddress", "re", "encodings", "http", "socket", "ssl", "idna")
 
 _URL = r"([a-zA-Z][\w+.-]*://)[^\s'\"]*"
 _PATH = r"(with url: [^\s?]*)\?\S*"
+_MAX_TEXT = 500
+
+Kind = Literal["connection", "timeout", "protocol", "other"]
+"""`connection`: refused, reset, or closed early; `timeout`: too slow; `protocol`: not HTTP, not TLS, or not trusted;
+`other`: nothing was sent, because the URL, a header or a proxy's setting cannot be used."""
+
+Phase = Literal["connect", "send", "read", "deadline"]
+"""What the call was doing: connecting (TLS and a proxy's CONNECT included), sending the request, reading the response;
+`deadline` when the time for the whole call was up, whatever it was doing."""
 
 
-Kind = Literal["connect timeout", "read timeout", "connection", "other"]
+class TransportFailure(Exception):
+    """What went wrong below HTTP. Internal: no caller of the library sees it."""
 
-
-class Failure:
-    """One failure, classified."""
-
-    def __init__(self, kind: Kind, text: str, cause: Exception) -> None:
+    def __init__(self, kind: Kind, phase: Phase, text: str, cause: Exception) -> None:
+        super().__init__(text)
         self.kind = kind
-        """What it was; `other` is nothing that a second attempt would mend."""
+        self.phase = phase
 
         self.text = text
-        """The innermost reason, for people."""
+        """The innermost reason, one printable line without URLs' secrets and without the keys that were sent."""
 
         self.cause = cause
-        """An exception of the same class that carries the text and nothing else."""
+        """An exception of the original's class that carries the text and nothing else."""
 
 
-def classify(error: BaseException) -> Failure:
-    """Read a foreign exception and everything it wraps."""
+class PhaseTimeoutError(TimeoutError):
+    """A timeout whose phase is known where it is raised, for connections of our own."""
+
+    def __init__(self, text: str, phase: Phase) -> None:
+        super().__init__(text)
+        self.phase = phase
+
+
+def classify(error: BaseException, *, phase: Phase | None = None, secrets: Iterable[str] = ()) -> TransportFailure:
+    """Return what a foreign exception and everything that it wraps say.
+
+    Args:
+        error: what requests, urllib3, http.client, ssl or a socket raised.
+        phase: what the call was doing, where the exception itself does not tell.
+        secrets: the keys that were sent, masked should the server have repeated them.
+    """
+    if isinstance(error, TransportFailure):
+        return error
     chain = list(_chain(error))
-    text = scrub(_reason(chain))
-    return Failure(_kind(chain), text, _bare(error, text))
+    text = single_line(mask(redact_urls(_reason(chain)), secrets), _MAX_TEXT)
+    kind, found = _classify(chain)
+    return TransportFailure(kind, found or phase or "read", text, _sanitized_copy(error, text))
 
 
-def is_about_redirect(error: ValueError) -> bool:
-    """Tell whether requests tripped over a `Location` that is no URL; it looks at it with redirects off, too."""
-    return any(frame.f_code.co_name == "resolve_redirects" for frame, _ in walk_tb(error.__traceback__))
+def is_from_requests(error: BaseException) -> bool:
+    """Return whether requests or urllib3 themselves raised a `ValueError` or `TypeError`, not code of the caller's.
+
+    They do so for a `Location` that is no URL (requests reads it with redirects off, too), for a proxy whose scheme is
+    none of theirs (`socks://`), and for one without a host.
+    """
+    modules = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    outside = [module for module in modules if module not in _STANDARD_MODULES]
+    return outside[-1:] in (["requests"], ["urllib3"])
 
 
-def scrub(text: str) -> str:
-    """Take user, password and query out of every URL in a text."""
-    return re.sub(_PATH, r"\1", re.sub(_URL, _without_secrets, text))
+def redact_urls(text: str) -> str:
+    """Return a text without user, password and query of the URLs in it."""
+    return re.sub(_PATH, r"\1", re.sub(_URL, _redact_match, text))
 
 
-def _without_secrets(found: re.Match[str]) -> str:
+def _redact_match(found: re.Match[str]) -> str:
     text = found.group()
     try:
         parts = urlsplit(text)
@@ -95,31 +135,52 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [item for item in inner if isinstance(item, BaseException)]
 
 
-def _kind(chain: list[BaseException]) -> Kind:
+def _classify(chain: list[BaseException]) -> tuple[Kind, Phase | None]:
+    """Return the kind, and the phase where the exceptions tell it."""
+    refused = urllib3.exceptions.NewConnectionError  # a subclass of ConnectTimeoutError in urllib3 2
+    for error in chain:
+        if isinstance(error, PhaseTimeoutError):
+            return "timeout", error.phase
     connecting = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
-    if any(isinstance(e, connecting) and not isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
-        return "connect timeout"
+    if any(isinstance(e, connecting) and not isinstance(e, refused) for e in chain):
+        return "timeout", "connect"
     if any(isinstance(e, TimeoutError) and "handshake" in str(e) for e in chain):
-        return "connect timeout"
-    if any(isinstance(e, urllib3.exceptions.NewConnectionError) for e in chain):
-        return "connection"
-    reading = (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)
-    if any(isinstance(e, reading) for e in chain):
-        return "read timeout"
-    if any(isinstance(e, ssl.SSLCertVerificationError) or _is_garbage(e) or _is_plain(e) for e in chain):
-        return "other"
+        return "timeout", "connect"
+    if any(isinstance(e, refused) for e in chain):
+        return "connection", "connect"
+    at_proxy = any(isinstance(e, _PROXY_ERRORS) for e in chain)
+    if any(isinstance(e, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError) for e in chain):
+        return "timeout", "connect" if at_proxy else "read"
+    if any(isinstance(e, TimeoutError) for e in chain):
+        return "timeout", "connect" if at_proxy else _phase_of_bare_timeout(chain)
+    if any(isinstance(e, ssl.SSLCertVerificationError) or _is_plaintext(e) for e in chain):
+        return "protocol", "connect"
+    if any(_is_protocol_error(e) for e in chain):
+        return "protocol", None
     lost = (requests.ConnectionError, urllib3.exceptions.ProtocolError, ConnectionError)
-    return "connection" if any(isinstance(e, lost) for e in chain) else "other"
+    if any(isinstance(e, lost) for e in chain):
+        return "connection", "connect" if at_proxy else None
+    return "other", None
 
 
-def _is_garbage(error: BaseException) -> bool:
-    """Tell an answer that is not HTTP from a connection that went away."""
-    gone = (http.client.RemoteDisconnected, http.client.IncompleteRead)
-    return isinstance(error, http.client.HTTPException) and not isinstance(error, gone)
+def _phase_of_bare_timeout(chain: list[BaseException]) -> Phase | None:
+    """Return "send" for a timeout that urllib3 passes on as an aborted connection.
+
+    urllib3 2 makes a `ReadTimeoutError` of a timeout while it waits for the response; one while the request is sent
+    stays a bare `TimeoutError` inside `ProtocolError("Connection aborted.")`. `test_timeouts` holds this.
+    """
+    aborted = any(isinstance(e, urllib3.exceptions.ProtocolError) and "aborted" in str(e) for e in chain)
+    return "send" if aborted else None
 
 
-def _is_plain(error: BaseException) -> bool:
-    """Tell a server that answered our TLS with plain text."""
+def _is_protocol_error(error: BaseException) -> bool:
+    """Return whether a response was not HTTP, rather than a connection that went away."""
+    disconnects = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+    return isinstance(error, http.client.HTTPException) and not isinstance(error, disconnects)
+
+
+def _is_plaintext(error: BaseException) -> bool:
+    """Return whether a server answered our TLS with plain text."""
     return isinstance(error, ssl.SSLError) and getattr(error, "reason", "") in (
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
@@ -130,27 +191,28 @@ def _reason(chain: list[BaseException]) -> str:
     for error in chain:
         if isinstance(error, requests.exceptions.InvalidHeader) and "header" in str(error):
             return "InvalidHeader: a header of the session cannot be sent"  # its text shows the value
-        if isinstance(error, _UNREADABLE_URL):
-            return f"{type(error).__name__}: the URL of the server or of a proxy cannot be read"  # may show a password
-    telling = [e for e in chain if str(e) and not any(isinstance(a, BaseException) for a in e.args)]
-    innermost = (telling or chain)[-1]
-    if isinstance(innermost, urllib3.exceptions.HTTPError) and len(telling) > 1:
-        innermost = next((e for e in telling if isinstance(e, OSError | http.client.HTTPException)), innermost)
+        if isinstance(error, _INVALID_URL_ERRORS) or type(error) in (ValueError, TypeError):
+            # its text may show a password
+            return f"{type(error).__name__}: the URL of the server, of a proxy or of a redirect cannot be used"
+    with_message = [e for e in chain if str(e) and not any(isinstance(a, BaseException) for a in e.args)]
+    innermost = (with_message or chain)[-1]
+    if isinstance(innermost, urllib3.exceptions.HTTPError) and len(with_message) > 1:
+        innermost = next((e for e in with_message if isinstance(e, OSError | http.client.HTTPException)), innermost)
     text = str(innermost) or "no details"
-    if _is_plain(innermost):
+    if _is_plaintext(innermost):
         text += "; no TLS is spoken there, use an http:// URL"
-    if any(isinstance(e, _AT_THE_PROXY) for e in chain):
+    if any(isinstance(e, _PROXY_ERRORS) for e in chain):
         text += " (at the proxy)"
-    return f"{type(innermost).__name__}: {text}"[:500]
+    return f"{type(innermost).__name__}: {text}"
 
 
-def _bare(error: BaseException, text: str) -> Exception:
+def _sanitized_copy(error: BaseException, text: str) -> Exception:
     families = (requests.RequestException, OSError)
     if isinstance(error, families) and not isinstance(error, UnicodeError):
         try:
-            bare = type(error)(text)
+            copy = type(error)(text)
         except Exception:
-            bare = None
-        if isinstance(bare, Exception):
-            return bare
+            copy = None
+        if isinstance(copy, Exception):
+            return copy
     return RuntimeError(f"{type(error).__name__}: {text}")

@@ -19,7 +19,7 @@ from ..sdkconfiguration import SDKConfiguration
 
 USER_AGENT = f"gpt-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]} requests/{requests_version}"
 
-_RESTORED_BELOW = ("user-agent", "accept-encoding")
+_READDED_BY_URLLIB3 = ("user-agent", "accept-encoding")
 """Headers that urllib3 and http.client put back when they are merely absent."""
 
 
@@ -49,10 +49,10 @@ class RequestTemplate:
         self.url = _normalised(address)
         """The whole URL, without user and password."""
 
-        self.shown = url.redact(self.url)
+        self.display_url = url.redact(self.url)
         """Scheme, host and path, fit for logs."""
 
-        self.host = self.shown.split("/")[2]
+        self.host = self.display_url.split("/")[2]
         """Host and port, for messages."""
 
         self.headers = _headers(configuration, stream, dict(extra.values()))
@@ -64,10 +64,10 @@ class RequestTemplate:
         self.userinfo = userinfo
         """User and password that the URL contained."""
 
-        self.keyed = "authorization" not in extra
+        self.sends_key = "authorization" not in extra
         """Whether the key goes along: not when the caller's headers say otherwise."""
 
-        self.given = frozenset(extra)
+        self.overridden_headers = frozenset(extra)
         """The headers that the caller set or took off, in lower case: a key does not replace them."""
 
 
@@ -101,7 +101,7 @@ def _headers(
         if name in headers and value != default_headers().get(name):
             del headers[name]
     for name, value in extra.items():
-        if value is None and name.lower() in _RESTORED_BELOW:
+        if value is None and name.lower() in _READDED_BY_URLLIB3:
             value = SKIP_HEADER
         if value is None and configuration.client is None:
             headers.pop(name, None)

@@ -1,8 +1,6 @@
-"""The only touch of the network: attempts and retries; and the only translation of foreign errors.
+"""The retry loop: attempts until one succeeds, or until there is nothing left to try.
 
-One call: resolve its options, then for each attempt copy the request, add the key, run the hooks, send, and read an
-error's body. What requests, urllib3 and the socket raise becomes one of `gpt.models.errors` here (until the answer's
-headers) and in `answer` (its body), and nowhere else.
+One call: resolve its options, then make attempts, waiting between them. What an attempt is, `attempt` says.
 """
 
 from __future__ import annotations
@@ -12,122 +10,113 @@ import os
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
 from .._core import url
 from .._core.deadline import Deadline, parse_seconds, parse_timeout
-from .._core.errorbody import one_line
-from .._core.headers import check_headers, credentials_in, request_id
-from ..hooks import chain
+from .._core.headers import check_headers, request_id
+from .._core.text import single_line
 from ..models import errors
 from ..sdkconfiguration import SDKConfiguration
-from ..utils.retries import RetryConfig, retry_delay, should_retry_status
+from ..utils.retries import RetryConfig, check_retries, retry_delay
 from ..utils.unset import UNSET, Unset
-from .auth import KeyAuth
-from .body import ResponseBody, read_error_body
-from .errors import connection_error, deadline_error, status_error
-from .failures import FOREIGN, Failure, classify, is_about_redirect
+from .attempt import Attempt, Call, Sender
+from .body import ResponseBody
 from .request import RequestTemplate, environment_proxies
-from .session import DeadlineTimeout, DefaultSession
+from .session import DefaultSession
 
 logger = logging.getLogger("gpt")
 
-_TARGETS = 16
-_SERVERS = 1024
-_address = lru_cache(_TARGETS)(url.join)
-_SHORTEST = 0.001
-_LONGEST_ID = 100
+_TEMPLATE_CACHE_SIZE = 16
+_PROXY_CACHE_SIZE = 1024
+_MAX_REQUEST_ID_LENGTH = 100
+_cached_join = lru_cache(_TEMPLATE_CACHE_SIZE)(url.join)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class RequestOptions:
-    """What a caller may say about one call; `UNSET` leaves it to the client. Its `repr` shows none of it."""
+    """The options of one call; `UNSET` leaves one to the client. Its `repr` shows none of them."""
 
-    def __init__(
-        self,
-        retries: RetryConfig | Unset,
-        timeout: Any,
-        deadline: float | Unset | None,
-        http_headers: Mapping[str, str | None] | None,
-        query: Mapping[str, Any] | None,
-        server_url: str | None,
-    ) -> None:
-        self.retries = retries
-        self.timeout = timeout
-        self.deadline = deadline
-        self.http_headers = http_headers
-        self.query = query
-        self.server_url = server_url
+    retries: RetryConfig | Unset = UNSET
+    timeout: Any = UNSET
+    deadline: float | Unset | None = UNSET
+    http_headers: Mapping[str, str | None] | None = None
+    query: Mapping[str, Any] | None = None
+    server_url: str | None = None
 
 
-class _CallState:
-    """One call on its way through its attempts."""
+class Throttle(Protocol):
+    """What a bulk run shares between its calls, so that a rate limit of one holds all of them."""
 
-    def __init__(
-        self,
-        target: RequestTemplate,
-        body: bytes,
-        retries: RetryConfig,
-        timeout: tuple[float | None, float | None],
-        deadline: Deadline | None,
-    ) -> None:
-        self.target = target
-        self.body = body
-        self.retries = retries
-        self.timeout = timeout
-        self.deadline = deadline
-        self.started = time.monotonic()
-        self.attempt = 0
+    def wait(self) -> None:
+        """Block until an attempt may be sent; called before each one. The call's time limits do not run meanwhile.
+
+        An exception, such as `CancelledError` for a run that was stopped, ends the call and passes unchanged.
+        """
+
+    def rate_limited(self, seconds: float) -> bool:
+        """Note a 429 with which the server asks to wait so many seconds, more than 0.
+
+        Return whether the run takes over: then the call ends at once with its `RateLimitError`, without a retry.
+        """
 
 
 class Transport:
     """Send requests as a configuration says. Shared by threads without a lock."""
 
-    def __init__(self, configuration: SDKConfiguration) -> None:
+    def __init__(self, configuration: SDKConfiguration, throttle: Throttle | None = None) -> None:
         self._configuration = configuration
-        self._own = configuration.client is None
-        self.session: Any = DefaultSession() if self._own else configuration.client
-        self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        proxies = lru_cache(_SERVERS)(environment_proxies)  # what was read once for a server holds for all its calls
+        self._throttle = throttle
+        self._owns_session = configuration.client is None
+        self.session: Any = DefaultSession() if self._owns_session else configuration.client
+        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self._sender = Sender(configuration, self.session, verify)
+        proxies = lru_cache(_PROXY_CACHE_SIZE)(environment_proxies)  # read once for a server, for all its calls
         self._resolve = partial(RequestTemplate, configuration, proxies=proxies)
-        self._target = lru_cache(_TARGETS)(self._resolve)
+        self._template = lru_cache(_TEMPLATE_CACHE_SIZE)(self._resolve)
 
     def prepare(self, path: str) -> None:
         """Resolve the client's own server now, with the environment's proxies as they are at construction."""
         for stream in (False, True):
-            self._target(_address(self._configuration.server_url, path), stream=stream)
+            self._template(_cached_join(self._configuration.server_url, path), stream=stream)
 
     def close(self) -> None:
         """Close the idle connections of our own session."""
-        if self._own:
+        if self._owns_session:
             self.session.close()
 
     def post(self, path: str, body: bytes, *, stream: bool, options: RequestOptions) -> ResponseBody:
-        """Send a request until it is answered with 2xx or nothing more is to be tried.
+        """Send a request until it is answered with 2xx or there is nothing left to try.
 
         Raises:
             errors.SDKError: the last attempt's failure.
         """
         call = self._call(path, body, stream, options)
-        while True:
-            response, error, mendable = self._attempt(call)
-            if response is not None:
+        spent = _Spent()
+        for retries_taken in range(call.retries.limit + 1):
+            self._wait_for_throttle(call, spent)
+            attempt = self._attempt(call, retries_taken)
+            if attempt.response is not None:
                 limit = self._configuration.max_response_bytes
-                return ResponseBody(response, limit, call.deadline, call.attempt)
-            assert error is not None
-            wait = _wait(call, error) if mendable else None
-            if wait is None:
-                try:
-                    raise error
-                finally:
-                    del error
-            call.attempt += 1
-            logger.info("Retrying request in %.3f s (retry %d): %s", wait, call.attempt, call.target.shown)
-            time.sleep(wait)
+                return ResponseBody(attempt.response, limit, call.deadline, retries_taken)
+            delay = self._delay(call, attempt, retries_taken, spent)
+            if delay is None:
+                break
+            logger.info(
+                "Retrying request in %.3f s (retry %d): %s", delay, retries_taken + 1, call.template.display_url
+            )
+            time.sleep(delay)
+        try:
+            assert attempt.error is not None
+            raise attempt.error
+        finally:
+            del attempt  # the error's traceback holds this frame
 
-    def _call(self, path: str, body: bytes, stream: bool, options: RequestOptions) -> _CallState:
+    def _call(self, path: str, body: bytes, stream: bool, options: RequestOptions) -> Call:
         configuration = self._configuration
         headers = check_headers(options.http_headers)
         retries = configuration.retry_config if options.retries is UNSET else check_retries(options.retries)
@@ -139,145 +128,79 @@ class Transport:
         base = configuration.server_url
         if options.server_url is not None and not url.is_blank(options.server_url):
             base = url.check_base(options.server_url)
-        address = url.join(base, path, options.query) if options.query else _address(base, path)
+        address = url.join(base, path, options.query) if options.query else _cached_join(base, path)
         if headers:
-            target = self._resolve(address, stream=stream, call_headers=headers)
+            template = self._resolve(address, stream=stream, call_headers=headers)
         else:
-            target = self._target(address, stream=stream)
-        return _CallState(target, body, retries, timeout, None if seconds is None else Deadline(seconds))
+            template = self._template(address, stream=stream)
+        return Call(template, body, retries, timeout, None if seconds is None else Deadline(seconds))
 
-    def _attempt(self, call: _CallState) -> tuple[requests.Response | None, errors.SDKError | None, bool]:
-        """Make one attempt: give its answer, or its error and whether another attempt may mend it."""
+    def _wait_for_throttle(self, call: Call, spent: _Spent) -> None:
+        if self._throttle is None:
+            return
         started = time.monotonic()
-        hooks = self._configuration.hooks
+        self._throttle.wait()
+        waited = time.monotonic() - started
+        spent.exclude(waited)
+        if call.deadline is not None:
+            call.deadline.extend(waited)
+
+    def _attempt(self, call: Call, retries_taken: int) -> Attempt:
+        """Make one attempt and log it."""
+        started = time.monotonic()
         try:
-            request = self._prepare(call)
-            response = chain(hooks, partial(self._send, call))(request) if hooks else self._send(call, request)
-        except errors.APIConnectionError as error:
-            _log(call, started, type(error).__name__, None)
-            if error._failure is None:  # the deadline's, or a hook's own
-                raise
-            return None, error, _is_mendable(error._failure, call.retries)
-        _log(call, started, response.status_code, response)
-        if 200 <= response.status_code < 300:
-            return response, None, False
-        body = read_error_body(ResponseBody(response, self._configuration.max_response_bytes, call.deadline))
-        status = status_error(response, body, secrets=credentials_in(request.headers), now=time.time())
-        return (
-            None,
-            status,
-            should_retry_status(status.status_code or 0, response.headers, status.code, status.type),
-        )
+            attempt = self._sender.attempt(call)
+        except errors.SDKError as error:
+            _log(call, retries_taken, started, type(error).__name__, None)
+            raise
+        response = attempt.response
+        outcome: object = response.status_code if response is not None else type(attempt.error).__name__
+        if isinstance(attempt.error, errors.APIStatusError):
+            response, outcome = attempt.error.raw_response, attempt.error.status_code
+        _log(call, retries_taken, started, outcome, response)
+        return attempt
 
-    def _prepare(self, call: _CallState) -> requests.PreparedRequest:
-        """Make this attempt's own request, with the key as it is now."""
-        target = call.target
-        auth = self._authenticate(target)
-        if not self._own:
-            return self._prepare_by_session(call, auth)
-        request = requests.PreparedRequest()
-        request.method = "POST"
-        request.url = target.url
-        request.headers = target.headers.copy()
-        request.headers["Content-Length"] = str(len(call.body))
-        request.body = call.body
-        auth(request)
-        return request
-
-    def _authenticate(self, target: RequestTemplate) -> KeyAuth:
-        """Ask for the key, whose provider may raise what it likes, and for what counts without one."""
-        if not target.keyed:
-            return KeyAuth(None)
-        others = None if self._own else getattr(self.session, "auth", None)
-        return KeyAuth(self._configuration.key_header(), target.userinfo or others, target.given)
-
-    def _prepare_by_session(self, call: _CallState, auth: KeyAuth) -> requests.PreparedRequest:
-        """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
-        target = call.target
-        request = requests.Request("POST", target.url, headers=target.headers, data=call.body, auth=auth)
-        try:
-            return self.session.prepare_request(request)  # type: ignore[no-any-return]
-        except FOREIGN as error:
-            failure = classify(error)
-        raise connection_error(failure, target.host, call.deadline)
-
-    def _send(self, call: _CallState, request: requests.PreparedRequest) -> requests.Response:
-        """Send over the network; this is where foreign exceptions end."""
-        if call.deadline is not None and call.deadline.expired:
-            raise deadline_error(call.target.host, call.deadline)
-        try:
-            return self._send_by_session(call, request)
-        except FOREIGN as error:
-            # A response hook of the caller's session that calls raise_for_status brings the answer along.
-            if isinstance(error, requests.HTTPError) and error.response is not None:
-                return error.response
-            failure = classify(error)
-        except ValueError as error:
-            if not is_about_redirect(error):
-                raise
-            failure = classify(error)
-        raise connection_error(failure, call.target.host, call.deadline)
-
-    def _send_by_session(self, call: _CallState, request: requests.PreparedRequest) -> requests.Response:
-        connect, read = call.timeout
-        settings: dict[str, Any] = {"stream": True}
-        if self._own:
-            settings |= {"verify": self._verify, "cert": None, "proxies": call.target.proxies}
-            timeout: Any = DeadlineTimeout(call.deadline, connect, read) if call.deadline else call.timeout
-        else:
-            if hasattr(self.session, "merge_environment_settings"):
-                settings = self.session.merge_environment_settings(request.url, {}, True, None, None)
-            timeout = call.timeout
-            if call.deadline is not None:
-                timeout = tuple(max(_SHORTEST, call.deadline.cap(seconds)) for seconds in call.timeout)
-        return self.session.send(request, timeout=timeout, allow_redirects=False, **settings)  # type: ignore[no-any-return]
+    def _delay(self, call: Call, attempt: Attempt, retries_taken: int, spent: _Spent) -> float | None:
+        """Return the seconds to wait before the next attempt; `None` when there shall be none."""
+        error = attempt.error
+        assert error is not None
+        throttle, wait = self._throttle, error.retry_after
+        if throttle and wait and isinstance(error, errors.RateLimitError) and throttle.rate_limited(wait):
+            return None
+        if not attempt.retryable or retries_taken >= call.retries.limit:
+            return None
+        strategy = call.retries.backoff
+        delay = retry_delay(retries_taken, error.headers, strategy, now=time.time(), random=random.random())
+        if delay is None or spent.seconds() + delay > strategy.max_elapsed_time / 1000:
+            return None
+        return delay if call.deadline is None or delay < call.deadline.remaining() else None
 
 
-def check_retries(value: object) -> RetryConfig:
-    """Check a `retries` option.
+class _Spent:
+    """The time that a call has taken so far, without what its run's throttle held it."""
 
-    Raises:
-        TypeError: it is no `RetryConfig`; `None` could mean two things, so it is refused.
-    """
-    if isinstance(value, RetryConfig):
-        return value
-    if value is None:
-        raise TypeError(
-            "retries: None is ambiguous; leave it out for the client's settings,"
-            " or give utils.RetryConfig(strategy='none') for a single attempt"
-        )
-    raise TypeError(f"retries: expected a utils.RetryConfig, got {type(value).__name__}")
+    __slots__ = ("_started",)
 
+    def __init__(self) -> None:
+        self._started = time.monotonic()
 
-def _wait(call: _CallState, error: errors.SDKError) -> float | None:
-    """Give the seconds to wait before the next attempt; `None` when there shall be none."""
-    if call.attempt >= call.retries.limit:
-        return None
-    strategy = call.retries.backoff
-    wait = retry_delay(call.attempt, error.headers, strategy, now=time.time(), random=random.random())
-    if wait is None:
-        return None
-    if time.monotonic() - call.started + wait > strategy.max_elapsed_time / 1000:
-        return None
-    return wait if call.deadline is None or wait < call.deadline.remaining() else None
+    def exclude(self, seconds: float) -> None:
+        self._started += seconds
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
 
 
-def _is_mendable(failure: Failure, retries: RetryConfig) -> bool:
-    if failure.kind == "read timeout":
-        return retries.retry_read_timeouts
-    return retries.retry_connection_errors and failure.kind in ("connection", "connect timeout")
-
-
-def _log(call: _CallState, started: float, outcome: object, response: requests.Response | None) -> None:
+def _log(call: Call, retries_taken: int, started: float, outcome: object, response: requests.Response | None) -> None:
     if not logger.isEnabledFor(logging.INFO):
         return
     headers: Mapping[str, str] = response.headers if response is not None else {}
     logger.info(
         "POST %s %s in %.0f ms (request id %s, attempt %d)",
-        call.target.shown,
+        call.template.display_url,
         outcome,
         (time.monotonic() - started) * 1000,
-        one_line(str(request_id(headers)), _LONGEST_ID),
-        call.attempt + 1,
+        single_line(str(request_id(headers)), _MAX_REQUEST_ID_LENGTH),
+        retries_taken + 1,
     )
-    logger.debug("sent %d bytes; answer of %s bytes", len(call.body), headers.get("Content-Length", "unknown"))
+    logger.debug("sent %d bytes; response of %s bytes", len(call.body), headers.get("Content-Length", "unknown"))

@@ -8,7 +8,7 @@ import requests
 
 from .._core import codec
 from .._core.errorbody import is_error
-from .._http.errors import in_band_error, unreadable
+from .._http.errors import in_band_error, invalid_response
 from ..models import errors
 from ..models.shared import CreateCompletionResponse
 
@@ -23,7 +23,7 @@ def read_completion(response: requests.Response, body: bytes) -> CreateCompletio
     try:
         data = codec.loads(body)
     except ValueError as error:
-        raise unreadable(response, body, "the body is not JSON", _cause_of_text(body)) from error
+        raise invalid_response(response, body, "the body is not JSON", _cause_of_text(body)) from error
     return as_completion(response, data, body)
 
 
@@ -37,14 +37,14 @@ def as_completion(response: requests.Response, data: Any, body: bytes) -> Create
         raise _not_a_completion(response, data, body, str(error)) from error
     for choice in completion.choices:
         if choice.text is None and _is_chat(data):
-            raise unreadable(response, body, "its choices have no text", _cause_of_data(data))
+            raise invalid_response(response, body, "its choices have no text", _cause_of_data(data))
     return completion
 
 
 def _not_a_completion(response: requests.Response, data: Any, body: bytes, problem: str) -> errors.SDKError:
     if is_error(data):
         return in_band_error(response, data, body.decode("utf-8", "replace"))
-    return unreadable(response, body, f"the body is not a completion: {problem}", _cause_of_data(data))
+    return invalid_response(response, body, f"the body is not a completion: {problem}", _cause_of_data(data))
 
 
 def _is_chat(data: dict[str, Any]) -> bool:

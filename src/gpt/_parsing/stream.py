@@ -8,8 +8,16 @@ from itertools import chain
 from typing import Any
 
 from .._core import codec, sse
-from .._http.body import ResponseBody, drop, finish, iter_chunks, keep_body
-from .._http.errors import deadline_error, host_of, in_band_error, interrupted, unreadable
+from .._http.body import ResponseBody, drop, finish, iter_raw_chunks, keep_body, translated
+from .._http.errors import (
+    connection_error,
+    deadline_error,
+    host_of,
+    in_band_error,
+    invalid_response,
+    stream_interrupted,
+)
+from .._http.failures import TransportFailure
 from ..models import errors
 from ..models.shared import CreateCompletionResponse
 from ..utils.eventstreaming import EventStream, Progress
@@ -30,17 +38,17 @@ def open_stream(answer: ResponseBody) -> EventStream[CreateCompletionResponse]:
         errors.SDKError: the answer is no stream but an error, a page, or nothing that can be read.
     """
     progress = Progress()
-    chunks = iter_chunks(answer)
+    chunks = iter_raw_chunks(answer)
     events: Generator[CreateCompletionResponse, None, None]
     if "text/event-stream" in answer.content_type.lower():
         events = _read(answer, chunks, progress)
     else:
         # Some servers mislabel their streams, some answer with plain JSON: the first bytes tell.
-        head = _head(chunks)
+        head = _head(translated(answer, chunks))
         if _BEGINS_EVENTS.match(head):
             events = _read(answer, chain((head,), chunks), progress)
         else:
-            body = keep_body(answer.response, head + b"".join(chunks))
+            body = keep_body(answer.response, head + b"".join(translated(answer, chunks)))
             events = _only(read_completion(answer.response, body), body, progress)
     return EventStream(answer.response, events, progress, collect=_collect, close=lambda _: drop(answer))
 
@@ -75,10 +83,11 @@ def _read(
     try:
         yield from _completions(answer, chunks, progress)
         return
-    except errors.APITimeoutError as error:
-        problem = error
-    except errors.APIConnectionError as error:
-        problem = interrupted(answer.response, "broke off", error._failure)
+    except TransportFailure as failure:
+        if failure.kind == "timeout":
+            problem = connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+        else:
+            problem = stream_interrupted(answer.response, "broke off", failure)
     except errors.SDKError as error:
         problem = error
     finally:
@@ -129,7 +138,7 @@ def _read_event(response: Any, event: sse.Event) -> CreateCompletionResponse | N
             return None  # nothing, or news of another kind
         if event.name == "error":
             raise in_band_error(response, None, event.data.decode("utf-8", "replace")) from None
-        raise unreadable(response, event.data, "an event of the stream is not JSON") from error
+        raise invalid_response(response, event.data, "an event of the stream is not JSON") from error
     if event.name != "message":
         if event.name == "error":
             raise in_band_error(response, data, event.data.decode("utf-8", "replace"))
@@ -145,14 +154,14 @@ def _last(response: Any, event: sse.Event | None, progress: Progress) -> Iterato
         return
     if event is not None and event.data.strip():
         if not _is_json(event.data):
-            raise interrupted(response, "ended inside an event")
+            raise stream_interrupted(response, "ended inside an event")
         completion = _read_event(response, event)
         if completion is not None:
             progress.events.append(event.data)
             yield completion
     if not _is_finished(progress.events):
         early = "before every choice was finished" if progress.events else "before its first event"
-        raise interrupted(response, f"ended without [DONE] {early}")
+        raise stream_interrupted(response, f"ended without [DONE] {early}")
     progress.completed = True
 
 

@@ -86,6 +86,22 @@ class RetryConfig(Value):
         return self.max_retries if self.strategy == "backoff" else 0
 
 
+def check_retries(value: object, name: str = "retries") -> RetryConfig:
+    """Check an option that holds a `RetryConfig`; `name` is the option's, for messages.
+
+    Raises:
+        TypeError: it is none; `None` could mean two things, so it is refused.
+    """
+    if isinstance(value, RetryConfig):
+        return value
+    if value is None:
+        raise TypeError(
+            f"{name}: None is ambiguous; leave it out for the client's settings,"
+            " or give utils.RetryConfig(strategy='none') for a single attempt"
+        )
+    raise TypeError(f"{name}: expected a utils.RetryConfig, got {type(value).__name__}")
+
+
 def should_retry_status(status: int, headers: Mapping[str, str], code: object = None, type_: object = None) -> bool:
     """Tell whether an error answer is worth another attempt; the server's own `x-should-retry` decides first."""
     wish = headers.get("x-should-retry", "").strip().lower()

@@ -12,7 +12,8 @@ SDKError
 │   └── InternalServerError 500 and above
 ├── APIConnectionError          no answer, or not all of it
 │   └── APITimeoutError         none in time
-├── ResponseValidationError     an answer that cannot be read
+├── ResponseValidationError     a response that cannot be read
+│   └── ResponseTooLargeError   larger than max_response_bytes
 └── StreamInterruptedError      a stream that stopped half-way
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -32,7 +33,9 @@ from ..._core.errorbody import ErrorDetails, read_error
 from ...utils.retries import server_wait
 from ..shared import CreateCompletionResponse
 
-_NOT_PICKLED = ("raw_response", "_details", "_failure")
+Phase = Literal["connect", "send", "read", "deadline"]
+
+_NOT_PICKLED = ("raw_response", "_details")
 
 
 class SDKError(Exception):
@@ -78,7 +81,6 @@ class SDKError(Exception):
         self.request_id = headers_.request_id(self.headers)
         self.retry_after = server_wait(self.headers, time.time())
         self.partial = None
-        self._failure: Any = None
 
     @cached_property
     def _details(self) -> ErrorDetails:
@@ -115,7 +117,7 @@ class SDKError(Exception):
 def _rebuild(cls: type[SDKError], state: dict[str, Any]) -> SDKError:
     error = cls.__new__(cls, state["message"])
     Exception.__init__(error, state["message"])
-    vars(error).update(state, raw_response=None, _failure=None, headers=CaseInsensitiveDict(state["headers"]))
+    vars(error).update(state, raw_response=None, headers=CaseInsensitiveDict(state["headers"]))
     return error
 
 
@@ -160,11 +162,31 @@ class APIConnectionError(SDKError):
 
 
 class APITimeoutError(APIConnectionError):
-    """Connecting, a read, or the whole call (`deadline`) took too long."""
+    """Connecting, sending, reading, or the whole call took too long; `phase` says which."""
+
+    phase: Phase
+    """What took too long: `"connect"` (TLS and a proxy's CONNECT included), `"send"` (the request), `"read"` (the
+    response), or `"deadline"` (the whole call)."""
+
+    def __init__(
+        self,
+        message: str,
+        status_code: int | None = None,
+        body: str = "",
+        raw_response: requests.Response | None = None,
+        *,
+        phase: Phase = "read",
+    ) -> None:
+        super().__init__(message, status_code, body, raw_response)
+        self.phase = phase
 
 
 class ResponseValidationError(SDKError):
     """The answer is not a completion. Says the status, the content type, the first bytes and the likely cause."""
+
+
+class ResponseTooLargeError(ResponseValidationError):
+    """The response is larger, decompressed, than the client's `max_response_bytes`."""
 
 
 class StreamInterruptedError(SDKError):

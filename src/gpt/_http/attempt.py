@@ -1,0 +1,183 @@
+"""One attempt: prepare the request, add the key, run the hooks, send. Its outcome is a value.
+
+Foreign exceptions end in `_NetworkSend`, the innermost `send` of the hooks.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from .._core.deadline import Deadline
+from .._core.headers import credentials_in
+from ..hooks import chain
+from ..models import errors
+from ..sdkconfiguration import SDKConfiguration
+from ..utils.retries import RetryConfig, should_retry_status
+from .auth import KeyAuth
+from .body import ResponseBody, read_error_body
+from .errors import connection_error, deadline_error, status_error
+from .failures import TRANSPORT_EXCEPTIONS, TransportFailure, classify, is_from_requests
+from .request import RequestTemplate
+from .session import DeadlineTimeout
+
+_MIN_TIMEOUT = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one attempt brought: a successful response, or an error and whether another attempt may help."""
+
+    response: requests.Response | None = None
+    error: errors.SDKError | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Call:
+    """What all attempts of one call have in common. Its `repr` shows none of it."""
+
+    template: RequestTemplate
+    body: bytes
+    retries: RetryConfig
+    timeout: tuple[float | None, float | None]
+    deadline: Deadline | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sender:
+    """Make attempts over a session, ours or the caller's. Shared by threads without a lock."""
+
+    configuration: SDKConfiguration
+    session: Any
+    verify: bool | str
+    """Whether our own session verifies certificates, or with which bundle."""
+
+    def attempt(self, call: Call) -> Attempt:
+        """Make one attempt.
+
+        Raises:
+            errors.SDKError: a hook's own, and those that no retry can help: passed on as they are.
+            TypeError, ValueError: the key, or what a hook returned, cannot be used.
+        """
+        request = self._prepare(call)
+        send = _NetworkSend(self, call)
+        hooks = self.configuration.hooks
+        try:
+            response = chain(hooks, send)(request) if hooks else send(request)
+        except errors.APIConnectionError as error:
+            if not send.raised(error):
+                raise
+            return Attempt(
+                error=error, retryable=send.failure is not None and _is_retryable(send.failure, call.retries)
+            )
+        if 200 <= response.status_code < 300:
+            return Attempt(response)
+        return self._error_status(call, request, response)
+
+    def _error_status(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:
+        if response.status_code < 200 and response.raw is not None:
+            # An interim response (RFC 9110, 15.2): the final one is still to come on this connection, so it is closed
+            # unread. Reading would make urllib3 return it to the pool, where the next call would get that response.
+            response.close()
+            response._content = b""
+        body = read_error_body(ResponseBody(response, self.configuration.max_response_bytes, call.deadline))
+        error = status_error(response, body, secrets=credentials_in(request.headers), now=time.time())
+        retryable = should_retry_status(response.status_code, response.headers, error.code, error.type)
+        return Attempt(error=error, retryable=retryable)
+
+    def _prepare(self, call: Call) -> requests.PreparedRequest:
+        """Return this attempt's own request, with the key as it is now."""
+        template = call.template
+        auth = self._authenticate(template)
+        if self.configuration.client is not None:
+            return self._prepare_by_session(call, auth)
+        request = requests.PreparedRequest()
+        request.method = "POST"
+        request.url = template.url
+        request.headers = template.headers.copy()
+        request.headers["Content-Length"] = str(len(call.body))
+        request.body = call.body
+        auth(request)
+        return request
+
+    def _authenticate(self, template: RequestTemplate) -> KeyAuth:
+        """Return the auth of this attempt: the key, else userinfo in the URL, else the caller's session's own auth."""
+        if not template.sends_key:
+            return KeyAuth(None)
+        session_auth = None if self.configuration.client is None else getattr(self.session, "auth", None)
+        header = self.configuration.key_header()
+        return KeyAuth(header, template.userinfo or session_auth, template.overridden_headers)
+
+    def _prepare_by_session(self, call: Call, auth: KeyAuth) -> requests.PreparedRequest:
+        """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
+        template = call.template
+        request = requests.Request("POST", template.url, headers=template.headers, data=call.body, auth=auth)
+        try:
+            return self.session.prepare_request(request)  # type: ignore[no-any-return]
+        except TRANSPORT_EXCEPTIONS as error:
+            failure = classify(error, phase="send")
+        raise connection_error(failure, template.host, call.deadline)
+
+    def settings(self, call: Call, request: requests.PreparedRequest) -> dict[str, Any]:
+        """Return the keyword arguments of `Session.send` for a request."""
+        settings: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": call.timeout}
+        connect, read = call.timeout
+        if self.configuration.client is None:
+            settings |= {"verify": self.verify, "cert": None, "proxies": call.template.proxies}
+            if call.deadline is not None:
+                settings["timeout"] = DeadlineTimeout(call.deadline, connect, read)
+            return settings
+        if hasattr(self.session, "merge_environment_settings"):
+            settings |= self.session.merge_environment_settings(request.url, {}, True, None, None)
+        if call.deadline is not None:
+            settings["timeout"] = tuple(max(_MIN_TIMEOUT, call.deadline.cap(seconds)) for seconds in call.timeout)
+        return settings
+
+
+class _NetworkSend:
+    """Send one attempt's requests over the network; remember the failure of the last one."""
+
+    __slots__ = ("_call", "_sender", "failure")
+
+    def __init__(self, sender: Sender, call: Call) -> None:
+        self._sender = sender
+        self._call = call
+        self.failure: TransportFailure | None = None
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.Response:
+        """Send a request once.
+
+        Raises:
+            errors.APIConnectionError: there was no response; the failure is kept.
+        """
+        call = self._call
+        if call.deadline is not None and call.deadline.expired:
+            raise deadline_error(call.template.host, call.deadline)
+        self.failure = None
+        try:
+            return self._sender.session.send(request, **self._sender.settings(call, request))  # type: ignore[no-any-return]
+        except TRANSPORT_EXCEPTIONS as error:
+            # A response hook of the caller's session called raise_for_status: the response is all we need.
+            if isinstance(error, requests.HTTPError) and error.response is not None:
+                return error.response
+            failure = classify(error, secrets=credentials_in(request.headers))
+        except (ValueError, TypeError) as error:
+            if not is_from_requests(error):
+                raise
+            failure = classify(error)
+        self.failure = failure
+        raise connection_error(failure, call.template.host, call.deadline)
+
+    def raised(self, error: errors.APIConnectionError) -> bool:
+        """Return whether an error is the one that this send raised last, not one of a hook's own making."""
+        return self.failure is not None and error.__cause__ is self.failure.cause
+
+
+def _is_retryable(failure: TransportFailure, retries: RetryConfig) -> bool:
+    if failure.kind == "timeout" and failure.phase == "read":
+        return retries.retry_read_timeouts  # the server may be working on the request
+    return retries.retry_connection_errors and failure.kind in ("connection", "timeout")
