@@ -23,6 +23,11 @@ PACKAGES = ("shared", "operations", "errors", "utils")
 UTILITIES = {"retries.py": ("RetryConfig", "BackoffStrategy"), "eventstreaming.py": ("EventStream",)}
 GENERATED = (*(f"models/{package}" for package in PACKAGES), "reference")
 NOTE = "<!-- Written by tools/generate_docs.py from the docstrings: change those and run it again. -->"
+AS_JSON = """\
+## As JSON
+
+`to_dict()`, `to_json()`, `from_dict()` and `from_json()` save and restore it, with every field that a server added;
+`schema()` is a marshmallow schema for JSON that comes from outside."""
 
 Pages = dict[str, str]
 """Text by path under docs/."""
@@ -61,6 +66,7 @@ def _page(cls: Class, known: dict[tuple[str, str], Class]) -> str:
     else:
         parts += _fields(cls, known)
     parts += _methods(cls)
+    parts += [AS_JSON] if "Model" in cls.bases else []
     return _linked(_joined(parts), cls, known)
 
 

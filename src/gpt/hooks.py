@@ -11,6 +11,8 @@ from functools import partial
 
 import requests
 
+__all__ = ["Hook", "Send"]
+
 Send = Callable[[requests.PreparedRequest], requests.Response]
 """Send a request to the next hook, the last of which is the network."""
 

@@ -16,6 +16,8 @@ from .hooks import Hook
 from .models.shared import Security
 from .utils.retries import RetryConfig
 
+__all__ = ["SERVERS", "SDKConfiguration"]
+
 SERVERS = ("https://api.openai.com/v1",)
 """The servers of the API specification."""
 

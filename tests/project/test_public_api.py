@@ -80,9 +80,13 @@ def test_modules_are_public_or_private(root: str) -> None:
 
 def test_public_functions_and_classes_say_what_they_do() -> None:
     """Each public class and function has a docstring of its own."""
-    found = [(module, name, getattr(importlib.import_module(module), name)) for module in PUBLIC for name in PUBLIC[module]]
+    found = [
+        (module, name, getattr(importlib.import_module(module), name)) for module in PUBLIC for name in PUBLIC[module]
+    ]
     bare = [f"{module}.{name}" for module, name, item in found if inspect.isroutine(item) and not item.__doc__]
-    bare += [f"{module}.{name}" for module, name, item in found if inspect.isclass(item) and "__doc__" not in vars(item)]
+    bare += [
+        f"{module}.{name}" for module, name, item in found if inspect.isclass(item) and "__doc__" not in vars(item)
+    ]
     assert bare == []
 
 
