@@ -28,6 +28,7 @@ PUBLIC: dict[str, set[str]] = {
         "NotFoundError",
         "PermissionDeniedError",
         "RateLimitError",
+        "ResponseTooLargeError",
         "ResponseValidationError",
         "SDKError",
         "StreamInterruptedError",
