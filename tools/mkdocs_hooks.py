@@ -27,6 +27,9 @@ MOVED = {
 _NOTEST = re.compile(r"^(```python) notest: .*$", re.MULTILINE)
 """Why the tests do not run an example; Python-Markdown wants the language alone."""
 
+_CELL_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
+"""Code with an escaped bar, which GitHub needs in a table, and which Python-Markdown would show with its backslash."""
+
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 
 
@@ -60,4 +63,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = MOVED.get(path, path.removeprefix("docs/"))
         return f"{link[1]}{posixpath.relpath(target, posixpath.dirname(here) or '.')}{link[3] or ''}{link[4]}"
 
-    return _LINK.sub(moved, _NOTEST.sub(r"\1", markdown))
+    return _LINK.sub(moved, _as_python_markdown(markdown))
+
+
+def _as_python_markdown(text: str) -> str:
+    """Turn what GitHub reads differently into what Python-Markdown wants."""
+    text = _CELL_CODE.sub(lambda code: code[0].replace("\\|", "|"), text)
+    return _NOTEST.sub(r"\1", text).replace(":heavy_check_mark:", "✔")
