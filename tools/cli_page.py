@@ -15,8 +15,11 @@ INTRO = """\
 The command `gpt` comes with the extra `cli`: in a clone `pip install '.[cli]'`, or
 `'.[local,cli]'` for `--local` and `gpt serve`, which need llama.cpp. `python -m gpt` is the same.
 
-Answers go to stdout and everything else to stderr. The exit code is 0; 1 when the API, the network or a file said no;
-2 when the command was given wrongly; 130 after Ctrl-C."""
+Results go to stdout and everything else to stderr. The exit code is 0; 1 when the API, the network or a file failed; 2
+for a usage error; 130 after Ctrl-C.
+
+The server is `--server-url`, or `OPENAI_BASE_URL`, or OpenAI's; the key is `OPENAI_API_KEY`. `gpt --install-completion`
+sets up completion for your shell, `gpt --version` shows the version."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Parameter:
     def description(self) -> str:
         """What it does, and its default where that is a plain value."""
         text = " ".join((self.info.help or "").split()).replace("|", "\\|")
+        if isinstance(self.info.envvar, str):
+            text += f" Environment: `{self.info.envvar}`."
         is_plain = isinstance(self.default, str | int | float) and not isinstance(self.default, bool)
         return (
             f"{text} Default: `{self.default}`."
