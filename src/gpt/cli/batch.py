@@ -32,7 +32,7 @@ def batch(
     """Answer every request of a file, and go on where an earlier run ended.
 
     \b
-    gpt batch requests.jsonl answers.jsonl -m davinci-002
+    gpt batch requests.jsonl answers.jsonl -m my-model
     zcat many.gz | gpt batch - answers.jsonl --server-url http://localhost:8000/v1 -w 256
     gpt batch requests.jsonl answers.jsonl --retry-errors
 

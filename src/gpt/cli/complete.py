@@ -61,7 +61,7 @@ def complete(
     \b
     gpt complete --local "A class definition"
     gpt complete --local --view "A class definition"
-    gpt complete -m davinci-002 --max-tokens 20 --temperature 0 "Say this is a test"
+    gpt complete -m my-model --max-tokens 20 --temperature 0 "Say this is a test"
     cat poem.txt | gpt complete --server-url http://localhost:8000/v1 -m my-model
     """
     request = shared.CreateCompletionRequest(

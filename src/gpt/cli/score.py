@@ -43,7 +43,7 @@ def score_file(
     The server must repeat prompts with their log-probabilities (echo), as vLLM, SGLang and OpenAI's base models do.
 
     \b
-    gpt score texts.txt -m davinci-002
+    gpt score texts.txt -m my-model
     gpt score questions.jsonl --json --server-url http://localhost:8000/v1 -m my-model > scores.jsonl
     """
     name = pick_model(model, local=False)

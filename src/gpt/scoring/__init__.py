@@ -2,7 +2,7 @@
 
     from gpt import scoring
 
-    for score in scoring.score(s, ["The cat sat.", "The sat cat."], model="davinci-002"):
+    for score in scoring.score(s, ["The cat sat.", "The sat cat."], model="my-model"):
         print(score.perplexity, score.text)
 
 It asks for `echo=True, logprobs=…, max_tokens=0`, which vLLM, SGLang, llama-cpp-python and OpenAI's base models answer.
