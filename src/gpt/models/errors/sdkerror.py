@@ -1,7 +1,7 @@
 """Everything that a call can raise, apart from misuse (`TypeError`, `ValueError`).
 
 SDKError
-├── APIStatusError              the server said no
+├── APIStatusError              the server returned an error status
 │   ├── BadRequestError 400
 │   ├── AuthenticationError 401
 │   ├── PermissionDeniedError 403
