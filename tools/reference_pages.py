@@ -28,9 +28,10 @@ def _file_of(source: Path, name: str) -> Path | None:
 
 
 def _page(name: str, path: Path, note: str) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
     parts = [f"# gpt.{name}", note, as_markdown(ast.get_docstring(tree) or "")]
-    for constant, value, text in _constants(tree):
+    for constant, value, text in _constants(tree, source):
         parts += [f"## {constant}", f"```python notest\n{constant} = {value}\n```", text]
     for definition in _public(tree, path):
         parts += _class(definition) if isinstance(definition, ast.ClassDef) else _function(definition, "##")
@@ -49,13 +50,13 @@ def _public(tree: ast.Module, path: Path) -> Iterator[Definition]:
     return (found[name] for name in _exported(tree) if name in found)
 
 
-def _constants(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+def _constants(tree: ast.Module, source: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and docstring of the constants and type aliases that `__all__` names."""
     for item, after in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(item, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             name = ast.unparse(item.targets[0])
             if name in _exported(tree):
-                yield name, ast.unparse(item.value), inspect.cleandoc(str(after.value.value))
+                yield name, ast.get_source_segment(source, item.value) or "", inspect.cleandoc(str(after.value.value))
 
 
 def _exported(tree: ast.Module) -> list[str]:
