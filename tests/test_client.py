@@ -101,8 +101,8 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"security": shared.Security(api_key_auth="k", header="a b")}, ValueError, "security.header: not the name"),
     ({"server_url": b"http://a"}, TypeError, "server_url: expected a string, got bytes"),
     ({"server_url": "a/v1"}, ValueError, "server_url: expected a URL such as"),
-    ({"server_url": "http://*.a/v1"}, ValueError, "server_url: 'http://\\*.a/v1/completions' cannot be sent to"),
-    ({"server_idx": 1}, ValueError, "server_idx: expected 0 to 0, got 1"),
+    ({"server_url": "http://*.a/v1"}, ValueError, "server_url: 'http://\\*.a/v1' cannot be sent to"),
+    ({"server_idx": 1}, ValueError, "server_idx: expected one of 0 .*, got 1"),
     ({"server_idx": True}, TypeError, "server_idx: expected an integer, got bool"),
     ({"client": object()}, TypeError, "client: expected a requests.Session .* got object"),
     ({"client": "http://a"}, TypeError, "client: expected a requests.Session"),
@@ -299,3 +299,64 @@ def test_streams_and_answers_mix_on_one_client() -> None:
             assert text(ask(s)) == " ok"
             assert s.completions.stream_completion(ask_with).collect().choices[0].text == "s"
         assert server.connections == 1
+
+
+class Tagged(gpt.Gpt):
+    """A client of a user's, with something on it."""
+
+    def __init__(self, tags: list[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.tags = tags
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: s.with_options(deadline=9)])
+def test_copy_keeps_a_subclass_and_its_attributes(copied: Any) -> None:
+    """Copies, and clients by `with_options`, are of the same class and have what it put on them."""
+    with ScriptedServer() as server, Tagged(["a"], server_url=server.url) as s:
+        server.reply(OK)
+        other = copied(s)
+        assert (type(other), other.tags) == (Tagged, ["a"])
+        assert (other.tags is s.tags) == (copied is not copy.deepcopy)
+        ask(other)
+
+
+def test_with_options_replaces_settings_on_the_same_connections() -> None:
+    """What is named is replaced, the rest stays, and no second connection is opened."""
+    with ScriptedServer() as server, make(server.url, http_headers={"X-A": "1"}, deadline=30) as s:
+        server.reply(OK, OK)
+        ask(s)
+        other = s.with_options(timeout=7, http_headers={"X-B": "2"}, server_url=server.url.replace("/v1", "/v2"))
+        ask(other)
+        sent = server.requests[1]
+        assert server.connections == 1
+    assert (sent.path, sent.header("x-a"), sent.header("x-b")) == ("/v2/completions", None, "2")
+    assert (other.sdk_configuration.timeout, other.sdk_configuration.deadline) == ((7.0, 7.0), 30.0)
+    assert s.sdk_configuration.timeout != (7.0, 7.0)
+
+
+def test_with_options_wrong_raises_like_the_constructor() -> None:
+    """The message names the option."""
+    s = gpt.Gpt(server_url="http://host/v1")
+    with pytest.raises(ValueError, match=r"^deadline: expected a positive"):
+        s.with_options(deadline=0)
+    with pytest.raises(TypeError, match=r"^retry_config: expected a utils.RetryConfig, got int"):
+        s.with_options(retry_config=3)  # type: ignore[arg-type]
+
+
+def test_from_configuration_makes_a_client_of_the_settings() -> None:
+    """Settings that were changed by `dataclasses.replace` make a client with connections of its own."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        other = gpt.Gpt.from_configuration(replace(s.sdk_configuration, http_headers={"X-A": "1"}))
+        ask(other)
+        assert server.requests[0].header("x-a") == "1"
+
+
+def test_unknown_option_of_a_call_is_named() -> None:
+    """A misspelt option fails before anything is sent, with the names that there are."""
+    with ScriptedServer() as server, make(server.url) as s:
+        with pytest.raises(
+            TypeError, match=r"^tiemout: not an option of a call; expected one of deadline, http_headers"
+        ):
+            ask(s, tiemout=1)
+        assert server.connections == 0

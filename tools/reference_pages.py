@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docs_source import is_property
 
-MODULES = ("local", "bulk", "scoring", "view", "hooks", "sdkconfiguration", "pytest_plugin")
+MODULES = ("local", "bulk", "scoring", "view", "hooks", "sdkconfiguration", "otel", "pytest_plugin")
 
 Definition = ast.FunctionDef | ast.ClassDef
 _SECTION = re.compile(r"^(Args|Raises|Returns|Yields):$")

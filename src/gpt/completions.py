@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ._core import codec
-from ._core.deadline import Timeout
 from ._http.body import ResponseBody, read_body
-from ._http.transport import RequestOptions, Transport
+from ._http.transport import CallOptions, Transport
 from ._parsing.completion import read_completion
 from .models import operations, shared
 from .utils.eventstreaming import EventStream
-from .utils.retries import RetryConfig
-from .utils.unset import UNSET, Unset
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["CallOptions", "Completions"]
 
 PATH = "/completions"
 
@@ -25,18 +27,9 @@ class Completions:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        transport.prepare(PATH)
 
     def create_completion(
-        self,
-        request: shared.CreateCompletionRequest,
-        *,
-        retries: RetryConfig | Unset = UNSET,
-        timeout: Timeout | Unset = UNSET,
-        deadline: float | Unset | None = UNSET,
-        http_headers: Mapping[str, str | None] | None = None,
-        query: Mapping[str, Any] | None = None,
-        server_url: str | None = None,
+        self, request: shared.CreateCompletionRequest, **options: Unpack[CallOptions]
     ) -> operations.CreateCompletionResponse:
         """Create a completion for the provided prompt and parameters.
 
@@ -58,48 +51,31 @@ class Completions:
         body = codec.dumps(request)
         stream = bool(request.additional_properties.get("stream", request.stream))
         open_stream = _load_streaming() if stream else None
-        options = RequestOptions(retries, timeout, deadline, http_headers, query, server_url)
-        answer = self._transport.post(PATH, body, stream=stream, options=options)
+        response = self._transport.post(PATH, body, stream=stream, options=options)
         result = operations.CreateCompletionResponse(
-            status_code=answer.response.status_code,
-            content_type=answer.content_type,
-            raw_response=answer.response,
-            retries_taken=answer.retries_taken,
+            status_code=response.response.status_code,
+            content_type=response.content_type,
+            raw_response=response.response,
+            retries_taken=response.retries_taken,
         )
         if open_stream is not None:
-            result.completion_stream = open_stream(answer)
+            result.completion_stream = open_stream(response)
         else:
-            result.create_completion_response = read_completion(answer.response, read_body(answer))
+            result.create_completion_response = read_completion(response.response, read_body(response))
         return result
 
     def stream_completion(
-        self,
-        request: shared.CreateCompletionRequest,
-        *,
-        retries: RetryConfig | Unset = UNSET,
-        timeout: Timeout | Unset = UNSET,
-        deadline: float | Unset | None = UNSET,
-        http_headers: Mapping[str, str | None] | None = None,
-        query: Mapping[str, Any] | None = None,
-        server_url: str | None = None,
+        self, request: shared.CreateCompletionRequest, **options: Unpack[CallOptions]
     ) -> EventStream[shared.CreateCompletionResponse]:
-        """Create a completion and give its stream, as `create_completion` does with `stream=True`.
+        """Create a completion and return its stream, as `create_completion` does with `stream=True`.
 
-        The request is not changed. Arguments and errors are those of `create_completion`.
+        The request is not changed. Options and errors are those of `create_completion`.
         """
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         extras = {name: value for name, value in request.additional_properties.items() if name != "stream"}
         streamed = replace(request, stream=True, additional_properties=extras)
-        result = self.create_completion(
-            streamed,
-            retries=retries,
-            timeout=timeout,
-            deadline=deadline,
-            http_headers=http_headers,
-            query=query,
-            server_url=server_url,
-        )
+        result = self.create_completion(streamed, **options)
         assert result.completion_stream is not None
         return result.completion_stream
 

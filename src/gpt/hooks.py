@@ -1,6 +1,6 @@
 """The one way to extend a call: a function around each attempt.
 
-A hook sees the request as it will go out, after authentication, and the answer as it came in. It may change the
+A hook sees the request as it will go out, after authentication, and the response as it came in. It may change the
 request (a copy made for this attempt), send it once, several times or not at all, and return any `requests.Response`.
 """
 

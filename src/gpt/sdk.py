@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import requests
 
 from ._core.deadline import Timeout
 from ._http.transport import Throttle, Transport
@@ -14,16 +18,17 @@ from .models.shared import Security
 from .sdkconfiguration import (
     DEFAULT_MAX_RESPONSE_BYTES,
     DEFAULT_TIMEOUT,
+    Environment,
     SDKConfiguration,
-    environment_headers,
-    environment_key,
     resolve_server,
 )
-from .utils.retries import RetryConfig, check_retries
+from .utils.retries import RetryConfig
 from .utils.unset import UNSET, Unset
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_OURS = ("sdk_configuration", "_transport", "completions")
 
 
 class Gpt:
@@ -41,7 +46,7 @@ class Gpt:
         server_idx: int | None = None,
         server_url: str | None = None,
         url_params: Mapping[str, str] | None = None,
-        client: Any = None,
+        client: requests.Session | None = None,
         retry_config: RetryConfig | None = None,
         *,
         timeout: Timeout | Unset = UNSET,
@@ -54,7 +59,7 @@ class Gpt:
 
         Args:
             security: the key, or a function that gives it, called for every attempt. Without it, `OPENAI_API_KEY`.
-            server_idx: which of the specification's servers.
+            server_idx: index into `gpt.sdkconfiguration.SERVERS`; not together with `server_url`.
             server_url: the base URL, such as `http://localhost:8000/v1`. Without it and `server_idx`,
                 `OPENAI_BASE_URL`.
             url_params: values for `{name}` parts of `server_url`.
@@ -64,26 +69,36 @@ class Gpt:
             deadline: seconds of wall clock for each call as a whole.
             http_headers: headers of every request, winning over ours; `None` takes one off the wire.
             hooks: functions around each attempt, the first one outermost; see `gpt.hooks`.
-            max_response_bytes: how large an answer may be, decompressed.
+            max_response_bytes: the largest response that is read, in bytes, decompressed.
 
         Raises:
             TypeError, ValueError: an option cannot be used as it is.
         """
-        self._start(
-            SDKConfiguration(
+        try:
+            configuration = SDKConfiguration(
                 server_url=resolve_server(server_idx, server_url, url_params),
                 security=security,
                 client=client,
-                retry_config=RetryConfig() if retry_config is None else check_retries(retry_config, "retry_config"),
+                retry_config=RetryConfig() if retry_config is None else retry_config,
                 timeout=DEFAULT_TIMEOUT if isinstance(timeout, Unset) else timeout,  # type: ignore[arg-type]
                 deadline=deadline,
                 http_headers={} if http_headers is None else http_headers,
                 hooks=hooks,  # type: ignore[arg-type]
                 max_response_bytes=max_response_bytes,
-                environment_headers=environment_headers(),
-                environment_key=environment_key() if security is None else None,
+                environment_headers=Environment.headers(),
+                environment_key=Environment.api_key() if security is None else None,
             )
-        )
+            self._start(configuration, Transport(configuration))
+            return
+        except (TypeError, ValueError) as error:
+            # The frames of the checks hold keys and passwords, which a traceback with locals would show; so does
+            # this one's. The message names the option.
+            refused = error.with_traceback(None)
+        del security, server_url, url_params, client, http_headers, hooks
+        try:
+            raise refused
+        finally:
+            del refused  # its traceback holds this frame
 
     @classmethod
     def from_configuration(cls, configuration: SDKConfiguration, *, throttle: Throttle | None = None) -> Self:
@@ -93,14 +108,58 @@ class Gpt:
             configuration: settings, such as `dataclasses.replace(s.sdk_configuration, deadline=2)`.
             throttle: what the calls of a bulk run share, so that a rate limit of one holds all of them.
         """
-        client = cls.__new__(cls)
+        client = object.__new__(cls)
         client._start(configuration, Transport(configuration, throttle))
         return client
 
-    def _start(self, configuration: SDKConfiguration, transport: Transport | None = None) -> None:
+    def with_options(
+        self,
+        *,
+        timeout: Timeout | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
+        retry_config: RetryConfig | Unset = UNSET,
+        http_headers: Mapping[str, str | None] | Unset = UNSET,
+        hooks: Iterable[Hook] | Unset = UNSET,
+        server_url: str | Unset = UNSET,
+    ) -> Self:
+        """Return another client on the same connections, with some settings replaced; `UNSET` keeps one.
+
+        Closing either closes the idle connections of both, which the next call opens again.
+
+        Args:
+            timeout: seconds for connecting and for each read, `(connect, read)`, or `None`.
+            deadline: seconds of wall clock for each call as a whole; `None` for no limit.
+            retry_config: what is retried and how often.
+            http_headers: headers of every request, in place of the client's.
+            hooks: functions around each attempt, in place of the client's.
+            server_url: another base URL.
+
+        Raises:
+            TypeError, ValueError: an option cannot be used as it is.
+        """
+        options = {
+            "timeout": timeout,
+            "deadline": deadline,
+            "retry_config": retry_config,
+            "http_headers": http_headers,
+            "hooks": hooks,
+            "server_url": server_url,
+        }
+        changes: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
+        configuration = replace(self.sdk_configuration, **changes)
+        return self._copy(configuration, self._transport.with_configuration(configuration))
+
+    def _copy(self, configuration: SDKConfiguration, transport: Transport) -> Self:
+        """Return a client that keeps what a subclass put on this one."""
+        client = object.__new__(type(self))
+        vars(client).update(vars(self))
+        client._start(configuration, transport)
+        return client
+
+    def _start(self, configuration: SDKConfiguration, transport: Transport) -> None:
         self.sdk_configuration = configuration
-        self._transport = transport or Transport(configuration)
-        self.completions = Completions(self._transport)
+        self._transport = transport
+        self.completions = Completions(transport)
 
     def close(self) -> None:
         """Close idle connections, from any thread. A session given as `client` stays open; so do running streams."""
@@ -117,20 +176,21 @@ class Gpt:
     def __repr__(self) -> str:
         return f"Gpt({getattr(self, 'sdk_configuration', 'not made')!r})"
 
-    def __copy__(self) -> Gpt:
-        """Give another client on the same connections."""
-        other = object.__new__(type(self))
-        other._start(self.sdk_configuration, self._transport)
-        return other
+    def __copy__(self) -> Self:
+        """Return another client on the same connections."""
+        return self._copy(self.sdk_configuration, self._transport)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Gpt:
-        """Give another client with the same settings and connections of its own."""
-        other = object.__new__(type(self))
-        other._start(self.sdk_configuration)
-        return other
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return another client with the same settings and connections of its own."""
+        client = self._copy(self.sdk_configuration, Transport(self.sdk_configuration))
+        memo[id(self)] = client
+        own = {name: value for name, value in vars(self).items() if name not in _OURS}
+        vars(client).update(deepcopy(own, memo))
+        return client
 
     def __getstate__(self) -> dict[str, Any]:
         return {"sdk_configuration": self.sdk_configuration}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._start(state["sdk_configuration"])
+        configuration = state["sdk_configuration"]
+        self._start(configuration, Transport(configuration))

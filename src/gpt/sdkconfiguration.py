@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import requests
+
 from ._core import url
 from ._core.deadline import parse_seconds, parse_timeout
-from ._core.headers import check_header_name, check_headers, is_credential, is_sendable
-from ._core.value import Value
+from ._core.headers import FrozenHeaders, check_headers, check_key_header, is_credential, is_sendable
 from .hooks import Hook
 from .models.shared import Security
-from .utils.retries import RetryConfig
+from .utils.retries import RetryConfig, check_retries
+
+__all__ = ["DEFAULT_MAX_RESPONSE_BYTES", "DEFAULT_TIMEOUT", "SERVERS", "SDKConfiguration"]
 
 __all__ = ["SERVERS", "SDKConfiguration"]
 
@@ -28,9 +31,91 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """How large an answer may be, decompressed."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SDKConfiguration(Value):
-    """The settings of a client, checked and resolved. Its `repr` shows no key."""
+class Environment:
+    """The environment variables that a client reads, once, at construction. Blank counts as unset.
+
+    Proxies (`HTTPS_PROXY` and its kin) are requests' to read: see `_http.request.EnvironmentProxies`.
+    """
+
+    @staticmethod
+    def api_key() -> Security | None:
+        """Return `OPENAI_API_KEY`."""
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
+        return Security(api_key_auth=key) if key else None
+
+    @staticmethod
+    def base_url() -> str:
+        """Return `OPENAI_BASE_URL`; empty when it is not set."""
+        return os.environ.get("OPENAI_BASE_URL", "").strip()
+
+    @staticmethod
+    def headers() -> dict[str, str]:
+        """Return the headers for `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`.
+
+        Raises:
+            ValueError: one cannot be sent in a header.
+        """
+        names = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+        found = {header: os.environ.get(variable, "").strip() for variable, header in names.items()}
+        for variable, header in names.items():
+            if not is_sendable(found[header]):
+                raise ValueError(f"{variable}: it contains a character that a header cannot carry")
+        return {header: value for header, value in found.items() if value}
+
+    @staticmethod
+    def ca_bundle() -> str:
+        """Return the file of trusted certificates, by the variables that requests reads; empty for the default."""
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+
+
+class _SealedSecurity(Security):
+    """A literal key inside a configuration: cannot be changed, and has no fields that `dataclasses.asdict` would show.
+
+    `asdict` goes by `__dataclass_fields__`; without any it shows `{}` (`test_sdkconfiguration` holds it).
+    """
+
+    __dataclass_fields__ = {}  # noqa: RUF012
+
+    def __init__(self, security: Security) -> None:
+        vars(self).update(api_key_auth=security.api_key_auth, header=security.header)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to {name}: a client's settings are frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Security) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> _SealedSecurity:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _SealedSecurity:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_security, (self.api_key_auth, self.header)
+
+
+def _unpickle_security(api_key_auth: str, header: str) -> _SealedSecurity:
+    return _SealedSecurity(Security(api_key_auth=api_key_auth, header=header))
+
+
+class _KeyHeader(tuple[str, str]):
+    """The name and value of the header that carries the key; its `repr` hides the value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"({self[0]!r}, '***')"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SDKConfiguration:
+    """The settings of a client, checked and resolved: frozen, all the way down.
+
+    Its `repr` shows no key, nor does `dataclasses.asdict`. Equal by value, and so not hashable.
+    """
 
     server_url: str
     """The base URL, normalised."""
@@ -38,7 +123,7 @@ class SDKConfiguration(Value):
     security: Security | Callable[[], Security] | None = None
     """The key as it was given; `None` stands for `OPENAI_API_KEY`."""
 
-    client: Any = None
+    client: requests.Session | None = None
     """The caller's own `requests.Session`, or `None` for ours."""
 
     retry_config: RetryConfig = field(default_factory=RetryConfig)
@@ -50,7 +135,7 @@ class SDKConfiguration(Value):
     deadline: float | None = None
     """Seconds for a whole call; `None` for no limit."""
 
-    http_headers: Mapping[str, str | None] = field(default_factory=dict)
+    http_headers: Mapping[str, str | None] = field(default_factory=lambda: FrozenHeaders({}))
     """Headers of every request; `None` takes one off the wire."""
 
     hooks: tuple[Hook, ...] = ()
@@ -59,50 +144,55 @@ class SDKConfiguration(Value):
     max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
     """How large an answer may be, decompressed, in bytes."""
 
-    environment_headers: Mapping[str, str] = field(default_factory=dict)
+    environment_headers: Mapping[str, str | None] = field(default_factory=lambda: FrozenHeaders({}))
     """`OpenAI-Organization` and `OpenAI-Project`, where the environment sets them."""
 
-    environment_key: Security | None = field(default=None, repr=False, compare=False)
-    """`OPENAI_API_KEY` as it was at construction; read again where a pickled client arrives."""
+    environment_key: Security | None = field(default=None, compare=False)
+    """`OPENAI_API_KEY` as it was at construction; read again where a pickled client is unpickled."""
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "server_url", url.check_base(self.server_url))
         object.__setattr__(self, "timeout", parse_timeout(self.timeout))
         object.__setattr__(self, "deadline", parse_seconds(self.deadline, "deadline"))
-        object.__setattr__(self, "http_headers", check_headers(self.http_headers))
+        object.__setattr__(self, "http_headers", FrozenHeaders(check_headers(self.http_headers)))
+        object.__setattr__(self, "environment_headers", FrozenHeaders(self.environment_headers))
         object.__setattr__(self, "hooks", _check_hooks(self.hooks))
+        for name in ("security", "environment_key"):
+            if isinstance(getattr(self, name), Security):
+                object.__setattr__(self, name, _SealedSecurity(getattr(self, name)))
         _check_client(self.client)
         _check_size(self.max_response_bytes)
-        if not isinstance(self.retry_config, RetryConfig):
-            raise TypeError(f"retry_config: expected a RetryConfig, got {type(self.retry_config).__name__}")
+        check_retries(self.retry_config, "retry_config")
         if not callable(self.security):
             _ = self._static_header
 
     @cached_property
-    def _static_header(self) -> tuple[str, str] | None:
+    def _static_header(self) -> _KeyHeader | None:
         if self.security is not None:
             return key_header(self.security)
         if self.environment_key is None:
             return None
         return key_header(self.environment_key, "OPENAI_API_KEY")
 
-    def key_header(self) -> tuple[str, str] | None:
-        """Give the header that carries the key of this attempt; `None` when there is none."""
+    def key_header(self) -> _KeyHeader | None:
+        """Return the header that carries the key of this attempt; `None` when there is none."""
         if callable(self.security):
             return key_header(self.security())
         return self._static_header
 
     def get_server_details(self) -> tuple[str, dict[str, str]]:
-        """Give the base URL and its parameters, which are already filled in."""
+        """Return the base URL and its parameters, which are already filled in."""
         return self.server_url, {}
 
     def __repr__(self) -> str:
         try:
-            return self._shown()
+            return self._summary()
         except Exception:  # settings that are being refused, seen in a traceback with locals
             return "<SDKConfiguration, refused>"
 
-    def _shown(self) -> str:
+    def _summary(self) -> str:
         key = "callable" if callable(self.security) else "set" if self._static_header else "none"
         parts = [
             f"server_url={url.redact(self.server_url)!r}",
@@ -124,11 +214,13 @@ class SDKConfiguration(Value):
         refuse_to_pickle_keys(self)
         state = {name: value for name, value in vars(self).items() if name not in ("_static_header",)}
         needs_key = state.pop("environment_key") is not None and self.security is None
-        return _arrive, (state, needs_key)
+        for name in ("http_headers", "environment_headers"):
+            state[name] = dict(state[name])
+        return _unpickle, (state, needs_key)
 
 
-def _arrive(state: dict[str, Any], needs_key: bool) -> SDKConfiguration:
-    key = environment_key()
+def _unpickle(state: dict[str, Any], needs_key: bool) -> SDKConfiguration:
+    key = Environment.api_key()
     if needs_key and key is None:
         raise ValueError(
             "this client was pickled where OPENAI_API_KEY was set; set it here too,"
@@ -157,28 +249,31 @@ def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
 
 
 def resolve_server(server_idx: int | None, server_url: str | None, url_params: Mapping[str, str] | None) -> str:
-    """Pick the base URL: the given one, then `OPENAI_BASE_URL`, then `SERVERS`. Blank counts as not given."""
+    """Return the base URL: the given one, then `OPENAI_BASE_URL`, then `SERVERS`. Blank counts as not given.
+
+    Raises:
+        TypeError, ValueError: an option is no URL or number of one, or two of them contradict each other.
+    """
     if server_url is not None and not isinstance(server_url, str):
         raise TypeError(f"server_url: expected a string, got {type(server_url).__name__}")
     if server_url and server_url.strip():
+        if server_idx is not None:
+            raise ValueError("server_idx: it contradicts server_url; give one of them")
         return url.check_base(url.fill(server_url, url_params))
+    if url_params:
+        raise ValueError("url_params: there is no server_url whose {name} parts they could fill")
     if server_idx is None:
-        base = os.environ.get("OPENAI_BASE_URL", "")
-        return url.check_base(base, "OPENAI_BASE_URL") if base.strip() else SERVERS[0]
+        base = Environment.base_url()
+        return url.check_base(base, "OPENAI_BASE_URL") if base else SERVERS[0]
     if isinstance(server_idx, bool) or not isinstance(server_idx, int):
         raise TypeError(f"server_idx: expected an integer, got {type(server_idx).__name__}")
     if not 0 <= server_idx < len(SERVERS):
-        raise ValueError(f"server_idx: expected 0 to {len(SERVERS) - 1}, got {server_idx}")
+        known = ", ".join(f"{index} ({server})" for index, server in enumerate(SERVERS))
+        raise ValueError(f"server_idx: expected one of {known}, got {server_idx}")
     return SERVERS[server_idx]
 
 
-def environment_key() -> Security | None:
-    """Read `OPENAI_API_KEY`; blank is no key."""
-    security = Security(api_key_auth=os.environ.get("OPENAI_API_KEY", "").strip())
-    return security if security.api_key_auth else None
-
-
-def key_header(security: object, source: str = "security.api_key_auth") -> tuple[str, str] | None:
+def key_header(security: object, source: str = "security.api_key_auth") -> _KeyHeader | None:
     """Turn a `Security` into a header, or `None` for keyless; `source` is what messages call the key.
 
     Raises:
@@ -196,19 +291,9 @@ def key_header(security: object, source: str = "security.api_key_auth") -> tuple
             f"{source}: the key contains a control character or one outside latin-1;"
             " was it copied with something around it?"
         )
-    name = check_header_name(security.header, "security.header")
-    key = security.api_key_auth.strip()
-    return (name, f"Bearer {key}") if name.lower() == "authorization" else (name, key)
-
-
-def environment_headers() -> dict[str, str]:
-    """Read the organization and project from the environment; blank counts as unset."""
-    names = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
-    found = {header: os.environ.get(variable, "").strip() for variable, header in names.items()}
-    for variable, header in names.items():
-        if not is_sendable(found[header]):
-            raise ValueError(f"{variable}: it contains a character that a header cannot carry")
-    return {header: value for header, value in found.items() if value}
+    name = check_key_header(security.header, "security.header")
+    prefix = "Bearer " if name.lower() == "authorization" else ""
+    return _KeyHeader((name, prefix + security.api_key_auth.strip()))
 
 
 def _check_client(client: object) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt._core.errorbody import read_error
-from gpt.models import errors
+from gpt._http.errors import status_error
+from gpt.models import errors, shared
 from gpt.models.errors import (
     APIStatusError,
     AuthenticationError,
@@ -18,10 +21,11 @@ from gpt.models.errors import (
     InternalServerError,
     NotFoundError,
     RateLimitError,
+    ResponseValidationError,
     SDKError,
     UnprocessableEntityError,
 )
-from tests.support.client import ONCE, ask, make, request
+from tests.support.client import OK, ONCE, ask, make, request
 from tests.support.fixtures import ErrorSample, error_samples, vllm, vllm_names
 from tests.support.http_server import Answer, ScriptedServer, json_answer
 
@@ -157,9 +161,13 @@ def test_the_first_request_id_counts() -> None:
 @pytest.mark.parametrize(
     ("location", "said"),
     [
-        ("https://other.example/v1/completions?key=x", "points to https://other.example/v1/completions: server_url="),
-        ("https://u:p@other.example/v1", "server_url='https://other.example/v1' goes there directly"),
-        ("/v2/completions", "the server points to /v2/completions"),
+        (
+            "https://u:p@other.example/v1/completions?key=x&v=2",
+            "points to https://other.example/v1/completions: server_url='https://other.example/v1?v=2' goes there",
+        ),
+        ("https://u:p@other.example/v1", "the server points to https://other.example/v1"),
+        ("/v2/completions", "the server points to /v2/completions: server_url='http://127.0.0.1"),
+        ("http://[", "the server points to (not a URL)"),
         ("", "the server names no other place"),
     ],
 )
@@ -168,9 +176,73 @@ def test_redirects_are_errors(location: str, said: str) -> None:
     error = refuse(Answer(307, {"location": location} if location else ()))
     assert (type(error), error.status_code) == (APIStatusError, 307)
     assert said in error.message
-    assert error.headers.get("Location", "") == location
-    assert "key=x" not in error.message
-    assert "u:p" not in error.message
+    for secret in ("key=x", "u:p"):
+        assert secret not in error.message + error.headers.get("Location", "")
+
+
+@pytest.mark.parametrize("location", ["/login", "/v1/completions/", "https://other.example/v1", "/v1/completions"])
+def test_redirect_elsewhere_offers_no_server_url(location: str) -> None:
+    """Only a place that `server_url=` reaches is offered as one; where we already are is not."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(Answer(302, {"location": location}))
+        with pytest.raises(APIStatusError) as caught:
+            ask(s)
+    assert "the server points to" in caught.value.message
+    assert "server_url=" not in caught.value.message
+
+
+def test_redirect_advice_works_when_followed() -> None:
+    """The server URL that the message names reaches the place that the server pointed to, its query included."""
+    with ScriptedServer() as server:
+        server.reply(Answer(308, {"location": "/new/completions?api-version=2"}), OK)
+        with make(f"{server.url}/old") as s, pytest.raises(APIStatusError) as caught:
+            ask(s)
+        advised = caught.value.message.split("server_url='")[1].split("'")[0]
+        with make(advised) as s:
+            ask(s)
+        assert server.requests[-1].path == "/new/completions?api-version=2"
+
+
+@pytest.mark.parametrize(("path", "said"), [("", "try server_url='{}/v1'"), ("/v1", "check the model's name")])
+def test_not_found_says_whether_v1_is_missing(path: str, said: str) -> None:
+    """A 404 for a URL without a path says just that."""
+    with ScriptedServer() as server:
+        root = server.url.removesuffix("/v1")
+        server.reply(Answer(404, ()))
+        with make(root + path) as s, pytest.raises(NotFoundError) as caught:
+            ask(s)
+    assert said.format(root) in caught.value.message
+
+
+def test_not_found_from_openai_names_other_servers() -> None:
+    """A 404 from api.openai.com says that its completions models end, and how to name another server."""
+    response = requests.Response()
+    response.status_code, response.url = 404, "https://api.openai.com/v1/completions"
+    assert "OPENAI_BASE_URL" in status_error(response, b"").message
+    assert "announced the end" in status_error(response, b"").message
+
+
+@pytest.mark.parametrize("offset", range(440, 500, 7))
+@pytest.mark.parametrize("form", [str, str.upper, lambda key: key.replace("/", "\\/")])
+def test_key_across_the_cut_is_masked(offset: int, form: Callable[[str], str]) -> None:
+    """A key that a server repeats where a message is cut does not show, not even a part of it."""
+    key = "sk-" + "heron/" * 8
+    body = json.dumps({"error": {"message": "x" * offset + "KEY"}}).replace("KEY", form(key)).encode()
+    with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth=key)) as s:
+        server.reply(Answer(400, (("content-type", "application/json"),), body))
+        with pytest.raises(BadRequestError) as caught:
+            ask(s)
+    assert "heron" not in caught.value.message.lower()
+
+
+def test_key_across_the_cut_of_a_body_is_masked() -> None:
+    """The same where the first bytes of an unreadable body are shown."""
+    key = "sk-" + "heron" * 8
+    with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth=key)) as s:
+        server.reply(Answer(200, (("content-type", "text/plain"),), b"x" * 60 + key.encode()))
+        with pytest.raises(ResponseValidationError) as caught:
+            ask(s)
+    assert "heron" not in caught.value.message
 
 
 BODIES = [

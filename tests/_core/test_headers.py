@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpt
-from gpt._core.headers import parse_count, parse_duration, request_id
+from gpt._core.headers import request_id
 from gpt.models import shared
+from gpt.models.operations.ratelimit import parse_count, parse_duration
 from tests.support.client import COMPLETION, OK, ask, make, request
 from tests.support.http_server import Received, ScriptedServer, sse_answer
 

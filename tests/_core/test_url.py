@@ -37,7 +37,7 @@ def test_a_base_is_normalised(given: str, expected: str) -> None:
 )
 def test_a_base_needs_scheme_and_host(given: str) -> None:
     """The message names the option and shows a URL that works."""
-    with pytest.raises(ValueError, match=r"^server_url: expected a URL such as https://api\.openai\.com/v1"):
+    with pytest.raises(ValueError, match=r"^server_url: expected a URL such as http://localhost:8000/v1, got"):
         url.check_base(given)
 
 
@@ -142,3 +142,18 @@ def test_no_text_breaks_the_functions(text: str) -> None:
         except ValueError:
             continue
         assert url.join(base, "/completions", {"q": text}).startswith(("http://", "https://"))
+
+
+@pytest.mark.parametrize("value", [b"x", {"a": 1}, {1}, object(), [b"x"], [[1]], [None]])
+def test_join_given_an_odd_query_value_raises(value: object) -> None:
+    """What is no string, number, boolean or sequence of them would be sent as its repr: refused by name."""
+    with pytest.raises(
+        TypeError, match=r"^query\['a'\]: expected a string, number, boolean or a sequence of them, got"
+    ):
+        url.join("http://host/v1", "/completions", {"a": value})  # type: ignore[dict-item]
+
+
+def test_join_given_any_sequence_repeats_the_name() -> None:
+    """A range, a tuple and a list are sequences alike."""
+    joined = url.join("http://host", "/c", {"a": range(2), "b": (True,), "c": [], "d": 1.5, "e": "x y"})
+    assert joined == "http://host/c?a=0&a=1&b=true&d=1.5&e=x+y"

@@ -25,7 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("sdk",),
     ("",),
     ("bulk", "view", "local"),
-    ("scoring",),
+    ("scoring", "otel"),
     ("pytest_plugin", "cli"),
     ("__main__",),
 ]

@@ -48,6 +48,7 @@ PUBLIC: dict[str, set[str]] = {
         "CreateCompletionResponseChoicesLogprobs",
         "Security",
     },
+    "gpt.otel": {"TracedGpt"},
     "gpt.pytest_plugin": {"gpt_client", "gpt_server"},
     "gpt.scoring": {"Score", "score"},
     "gpt.sdkconfiguration": {"SERVERS", "SDKConfiguration"},

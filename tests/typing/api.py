@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
 
 import requests
 from typing_extensions import assert_type
 
 import gpt
 from gpt import bulk, hooks, local, scoring, utils, view
+from gpt.completions import CallOptions
 from gpt.models import errors, operations, shared
 
 
@@ -25,7 +28,7 @@ assert_type(gpt.__version__, str)
 # A client takes every option by name, and a key or a function that gives one.
 s = gpt.Gpt()
 s = gpt.Gpt(shared.Security(api_key_auth="sk-..."))
-s = gpt.Gpt(security=key, server_idx=0, server_url="http://{host}/v1", url_params={"host": "localhost"})
+s = gpt.Gpt(security=key, server_url="http://{host}/v1", url_params={"host": "localhost"})
 s = gpt.Gpt(client=requests.Session(), retry_config=utils.RetryConfig(strategy="none"))
 s = gpt.Gpt(timeout=10, deadline=60.0)
 s = gpt.Gpt(timeout=(5, None), http_headers={"X-Team": "search", "User-Agent": None}, hooks=[hook])
@@ -79,6 +82,7 @@ result = s.completions.create_completion(
 )
 assert_type(result, operations.CreateCompletionResponse)
 assert_type(result.status_code, int)
+assert_type(result.completion, shared.CreateCompletionResponse)
 assert_type(result.raw_response, requests.Response)
 assert_type(result.request_id, str | None)
 assert_type(result.rate_limit, operations.RateLimit)
@@ -105,9 +109,20 @@ with stream as entered:
     for chunk in entered:
         assert_type(chunk, shared.CreateCompletionResponse)
 
+# Options that every operation takes, and clients that share connections.
+options: CallOptions = {"timeout": 10, "query": {"n": [1, 2.5, True, "x"]}}
+assert_type(s.completions.create_completion(request, **options), operations.CreateCompletionResponse)
+assert_type(s.with_options(deadline=5, hooks=[hook], http_headers={"X-Team": None}), gpt.Gpt)
+assert_type(gpt.Gpt.from_configuration(replace(s.sdk_configuration, deadline=2)), gpt.Gpt)
+assert_type(s.sdk_configuration.client, requests.Session | None)
+s.completions.create_completion(request, query={"n": object()})  # type: ignore[dict-item]
+s.completions.create_completion(request, tiemout=1)  # type: ignore[call-arg]
+
 # Errors.
 try:
     pass
+except errors.APITimeoutError as error:
+    assert_type(error.phase, Literal["connect", "send", "read", "deadline"])
 except errors.RateLimitError as error:
     assert_type(error.retry_after, float | None)
     assert_type(error.code, str | int | None)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt.utils import BackoffStrategy, RetryConfig
-from gpt.utils.retries import MAX_SERVER_WAIT, backoff_wait, retry_delay, server_wait, should_retry_status
+from gpt.utils.retries import MAX_SERVER_WAIT, backoff_delay, retry_delay, server_wait, should_retry_status
 
 NOW_DATE = datetime(2023, 9, 29, 16, 26, 37, tzinfo=timezone.utc)
 NOW = NOW_DATE.timestamp()
@@ -26,7 +26,7 @@ def date(seconds: float) -> str:
 
 def delay(headers: dict[str, str], retry: int = 0, random: float = 0.0) -> float | None:
     """Ask for the delay with the default strategy."""
-    return retry_delay(retry, headers, DEFAULT, now=NOW, random=random)
+    return retry_delay(retry, headers, DEFAULT, now=NOW, jitter=random)
 
 
 BACKOFF = 0.5
@@ -101,15 +101,15 @@ def test_milliseconds_come_first(headers: dict[str, str], expected: float | None
 
 def test_back_off_grows_to_its_bound() -> None:
     """Without a word of the server waits double from half a second to eight, for any number of retries."""
-    waits = [backoff_wait(retry, DEFAULT, 0.0) for retry in range(7)]
+    waits = [backoff_delay(retry, DEFAULT, 0.0) for retry in range(7)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
-    assert backoff_wait(1100, DEFAULT, 0.0) == 8.0
-    assert backoff_wait(10**6, DEFAULT, 0.0) == 8.0
+    assert backoff_delay(1100, DEFAULT, 0.0) == 8.0
+    assert backoff_delay(10**6, DEFAULT, 0.0) == 8.0
 
 
 def test_jitter_takes_up_to_a_quarter() -> None:
     """Randomness only shortens a wait, by a quarter at most; a server's own wait is kept to the letter."""
-    assert backoff_wait(0, DEFAULT, 1.0) == 0.375
+    assert backoff_delay(0, DEFAULT, 1.0) == 0.375
     assert delay({}, random=0.5) == pytest.approx(0.4375)
     assert delay({"retry-after": "20"}, random=1.0) == 20.0
 
@@ -117,9 +117,9 @@ def test_jitter_takes_up_to_a_quarter() -> None:
 def test_a_strategy_of_ones_own() -> None:
     """Interval, bound and exponent are the caller's; an exponent of 1 waits evenly."""
     strategy = BackoffStrategy(initial_interval=100, max_interval=350, exponent=3)
-    assert [backoff_wait(retry, strategy, 0.0) for retry in range(3)] == [0.1, 0.3, 0.35]
+    assert [backoff_delay(retry, strategy, 0.0) for retry in range(3)] == [0.1, 0.3, 0.35]
     even = BackoffStrategy(initial_interval=200, exponent=1.0)
-    assert [backoff_wait(retry, even, 0.0) for retry in range(3)] == [0.2] * 3
+    assert [backoff_delay(retry, even, 0.0) for retry in range(3)] == [0.2] * 3
 
 
 @given(
@@ -131,7 +131,7 @@ def test_a_strategy_of_ones_own() -> None:
 def test_no_header_breaks_the_delay(retry: int, after: str | None, after_ms: str | None, random: float) -> None:
     """Whatever the headers say, the delay is `None` or from 0 to 120 seconds."""
     headers = {k: v for k, v in {"retry-after": after, "retry-after-ms": after_ms}.items() if v is not None}
-    wait = retry_delay(retry, headers, DEFAULT, now=NOW, random=random)
+    wait = retry_delay(retry, headers, DEFAULT, now=NOW, jitter=random)
     assert wait is None or 0 <= wait <= MAX_SERVER_WAIT
 
 
@@ -213,3 +213,11 @@ def test_speakeasys_positional_order() -> None:
     assert RetryConfig("none", max_retries=5).limit == 0
     assert RetryConfig() == RetryConfig(max_retries=2)
     assert hash(RetryConfig()) == hash(RetryConfig())
+
+
+@pytest.mark.parametrize("name", ["retry_connection_errors", "retry_read_timeouts"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_retry_config_given_no_boolean_raises(name: str, value: object) -> None:
+    """Every field is checked: what would count as true or false by accident is refused by name."""
+    with pytest.raises(TypeError, match=f"^{name}: expected True or False, got"):
+        RetryConfig(**{name: value})  # type: ignore[arg-type]

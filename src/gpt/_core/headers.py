@@ -1,10 +1,10 @@
-"""What headers say: request ids, rate limits, durations; and which of them hold credentials."""
+"""What headers say: request ids; which of them hold credentials, and which a caller may set."""
 
 from __future__ import annotations
 
-import math
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 _REQUEST_ID_HEADERS = (
     "x-request-id",
@@ -13,45 +13,47 @@ _REQUEST_ID_HEADERS = (
     "x-generation-id",
     "request-id",
 )
-_CREDENTIAL_WORDS = ("auth", "key", "token", "secret", "cookie", "password")
-_UNITS = {"ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)"
+_CREDENTIAL_WORDS = (
+    *("auth", "key", "token", "secret", "cookie", "pass", "pwd", "credential", "session", "access", "bearer", "jwt"),
+    *("signature", "subscription"),
+)
+_CREDENTIAL_PARTS = {"sig", "sas", "code"}
+"""Too short to be looked for anywhere in a name: `design` is no signature."""
+
+_OURS = ("host", "content-type", "content-length", "transfer-encoding")
+"""Headers that say where a request goes and how long it is."""
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """Find the server's name for the request: OpenAI, vLLM, Azure, LiteLLM and OpenRouter each have a header."""
+    """Return the server's name for the request: OpenAI, vLLM, Azure, LiteLLM and OpenRouter each have a header."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
 
 
 def is_credential(name: str) -> bool:
-    """Tell whether a header or parameter of this name is likely to hold a credential."""
-    return any(word in name.lower() for word in _CREDENTIAL_WORDS)
+    """Return whether a header or parameter of this name is likely to hold a credential."""
+    name = name.lower()
+    return any(word in name for word in _CREDENTIAL_WORDS) or bool(_CREDENTIAL_PARTS & set(re.split("[-_.]", name)))
 
 
 def credentials_in(headers: Mapping[str, object]) -> list[str]:
-    """Find the keys that were sent, to keep them out of a message should the server repeat them."""
-    return [str(value).removeprefix("Bearer ") for name, value in headers.items() if is_credential(name)]
+    """Return the keys that are sent with these headers, to keep them out of messages should a server repeat them."""
+    found: list[str] = []
+    for name, value in headers.items():
+        if is_credential(name):
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            scheme, _, rest = text.partition(" ")
+            found.append(rest if rest and scheme in ("Bearer", "Basic") else text)
+            if scheme == "Basic":
+                found += _basic_password(rest)
+    return found
 
 
-def parse_count(text: str | None) -> int | None:
-    """Read a number of requests or tokens; `None` where it is absent, negative or odd."""
-    if text is None or not text.strip().isdecimal():
-        return None
-    return int(text) if len(text) < 20 else None
-
-
-def parse_duration(text: str | None) -> float | None:
-    """Read a duration in seconds: `6m0s` and `12ms` (OpenAI), `55` (Azure); `None` where it is absent or odd."""
-    if not text or not (text := text.strip()) or len(text) > 40:
-        return None
-    parts = re.findall(_DURATION_PART, text)
-    if parts and "".join(amount + unit for amount, unit in parts) == text:
-        return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
+def _basic_password(encoded: str) -> list[str]:
+    """Return the password of HTTP Basic authentication (RFC 7617)."""
     try:
-        seconds = float(text)
+        return [base64.b64decode(encoded).decode("latin-1").partition(":")[2]]
     except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+        return []
 
 
 def check_headers(headers: Mapping[str, str | None] | None, name: str = "http_headers") -> dict[str, str | None]:
@@ -70,7 +72,7 @@ def check_headers(headers: Mapping[str, str | None] | None, name: str = "http_he
 
 def _checked(key: object, value: object, name: str) -> str:
     header = check_header_name(key, name)
-    if header.lower() in ("host", "content-type", "content-length"):
+    if header.lower() in _OURS:
         raise ValueError(f"{name}: {header} is set by the client and cannot be replaced")
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name}[{header!r}]: expected a string or None, got {type(value).__name__}")
@@ -95,6 +97,46 @@ def check_header_name(value: object, name: str) -> str:
     return value
 
 
+def check_key_header(value: object, name: str) -> str:
+    """Check the name of the header that carries a key.
+
+    Raises:
+        TypeError, ValueError: as `check_header_name`; and it is a header that is ours to set.
+    """
+    header = check_header_name(value, name)
+    if header.lower() in _OURS:
+        raise ValueError(f"{name}: {header} is set by the client and cannot carry a key")
+    return header
+
+
+class FrozenHeaders(Mapping[str, "str | None"]):
+    """Headers that cannot be changed, and whose `repr` shows no credential."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Mapping[str, str | None]) -> None:
+        self._headers = dict(headers)
+
+    def __getitem__(self, name: str) -> str | None:
+        return self._headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __repr__(self) -> str:
+        hidden = {name: value if value is None or not is_credential(name) else "***" for name, value in self.items()}
+        return repr(hidden)
+
+    def __copy__(self) -> FrozenHeaders:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> FrozenHeaders:
+        return self
+
+
 def is_sendable(text: str) -> bool:
-    """Tell whether a header can carry a text: latin-1, no control characters."""
+    """Return whether a header can carry a text: latin-1, no control characters."""
     return all(" " <= c <= "\xff" and not "\x7f" <= c <= "\x9f" for c in text)

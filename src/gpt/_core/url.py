@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import SplitResult, unquote, unquote_plus, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, unquote_plus, urlencode, urljoin, urlsplit
 
 QueryValue = str | int | float | bool | Sequence[str | int | float | bool] | None
 
@@ -11,11 +12,20 @@ QueryValue = str | int | float | bool | Sequence[str | int | float | bool] | Non
 def fill(template: str, params: Mapping[str, str] | None) -> str:
     """Replace the `{name}` parts of a server URL.
 
+    Values are quoted, so that none can change the host that the template names: only in the place of a host, a port or
+    the whole beginning may they have what belongs there (`:` and, at the very beginning, `/`).
+
     Raises:
+        TypeError: `params` is no mapping.
         ValueError: a part has no value.
     """
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(f"url_params: expected a mapping of names to values, got {type(params).__name__}")
     for name, value in (params or {}).items():
-        template = template.replace("{" + name + "}", str(value))
+        place = template.find("{" + name + "}")
+        in_host = "/" not in template[:place].partition("://")[2]
+        safe = ":/" if place == 0 else ":[]" if in_host else "/"
+        template = template.replace("{" + name + "}", quote(str(value), safe=safe))
     if "{" in template and "}" in template.split("{", 1)[1]:
         missing = template.split("{", 1)[1].split("}", 1)[0]
         raise ValueError(f"server_url: no value for {{{missing}}} in url_params")
@@ -32,25 +42,33 @@ def check_base(text: str, name: str = "server_url") -> str:
     if not isinstance(text, str):
         raise TypeError(f"{name}: expected a string, got {type(text).__name__}")
     text = text.strip()
-    parts = _parse(text)
+    parts = split(text)
     if parts is None:
         raise ValueError(f"{name}: not a URL; its host or port cannot be read")
     if any(c <= " " or c == "\x7f" for c in parts.netloc):
         raise ValueError(f"{name}: not a URL; its host contains a space or a control character")
+    if "%" in _host(parts) and parts.scheme.lower() in ("http", "https") and "[" not in _host(parts):
+        raise ValueError(f"{name}: not a URL; its host contains a character that a host cannot have")
     # http+unix and the like are for the adapters of a session of the caller's.
     if parts.scheme.lower().partition("+")[0] not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"{name}: expected a URL such as https://api.openai.com/v1, got {redact(text)!r}"
-            " (scheme or host is missing)"
-        )
+        raise ValueError(f"{name}: expected a URL such as http://localhost:8000/v1, {_what_is_wrong(text, parts)}")
     return parts._replace(path=parts.path.removesuffix("/"), fragment="").geturl()
+
+
+def _what_is_wrong(text: str, parts: SplitResult) -> str:
+    """Say what came in the place of a server URL, and what may have been meant, without a password."""
+    if "@" not in text and "?" not in text and re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", text, re.ASCII):
+        return f"got {text!r}; did you mean 'http://{text}'?"
+    if parts.netloc and parts.hostname:
+        return f"got the scheme {parts.scheme!r}"
+    return f"got {redact(text)!r} (scheme or host is missing)"
 
 
 def join(base: str, path: str, query: Mapping[str, QueryValue] | None = None) -> str:
     """Append a path to a base URL; its own query stays, and `query` wins where both have a name.
 
     Raises:
-        TypeError: `query` is no mapping.
+        TypeError: `query` is no mapping, or has a value that is no string, number, boolean, or sequence of them.
     """
     if query is not None and not isinstance(query, Mapping):
         raise TypeError(f"query: expected a mapping of names to values, got {type(query).__name__}")
@@ -58,7 +76,7 @@ def join(base: str, path: str, query: Mapping[str, QueryValue] | None = None) ->
     pairs = [pair for pair in parts.query.split("&") if pair]
     if query:
         pairs = [pair for pair in pairs if unquote_plus(pair.split("=", 1)[0]) not in query]
-        added = urlencode([(k, _text(v)) for k, values in query.items() for v in _each(values)])
+        added = urlencode([(_name(k), _text(k, v)) for k, values in query.items() for v in _each(values)])
         pairs += [added] if added else []
     return parts._replace(path=parts.path + path, query="&".join(pairs)).geturl()
 
@@ -73,17 +91,44 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
 
 
 def is_blank(text: object) -> bool:
-    """Tell whether an address says nothing."""
+    """Return whether an address says nothing."""
     return isinstance(text, str) and not text.strip()
 
 
 def query_names(url: str) -> list[str]:
-    """Give the names of the parameters in a URL's query."""
+    """Return the names of the parameters in a URL's query."""
     return [unquote_plus(pair.split("=", 1)[0]) for pair in urlsplit(url).query.split("&") if pair]
 
 
+def query_pairs(url: str) -> list[tuple[str, str]]:
+    """Return the parameters in a URL's query."""
+    parts = split(url)
+    return parse_qsl(parts.query, keep_blank_values=True) if parts is not None else []
+
+
+def with_query(url: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Return a URL with this query."""
+    return f"{url}?{urlencode(pairs)}" if pairs else url
+
+
+def resolve(url: str, reference: str) -> str:
+    """Return where a reference such as a `Location` leads from a URL; empty when it cannot be read."""
+    try:
+        return urljoin(url, reference)
+    except ValueError:
+        return ""
+
+
+def base_of(url: str, path: str) -> str:
+    """Return the base URL that `join` makes this URL of with `path`; empty when there is none."""
+    parts = split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.endswith(path):
+        return ""
+    return parts._replace(path=parts.path.removesuffix(path), fragment="").geturl()
+
+
 def redact(url: str) -> str:
-    """Give scheme, host and path: no user, password, query or fragment."""
+    """Return scheme, host and path: no user, password, query or fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -93,7 +138,7 @@ def redact(url: str) -> str:
     return parts._replace(netloc=_host(parts), query="", fragment="").geturl()
 
 
-def _parse(text: str) -> SplitResult | None:
+def split(text: str) -> SplitResult | None:
     """Split a URL; `None`, not an exception, when it is none: an exception may show a part of a password."""
     try:
         parts = urlsplit(text)
@@ -110,10 +155,20 @@ def _host(parts: SplitResult) -> str:
 def _each(values: QueryValue) -> Sequence[object]:
     if values is None:
         return ()
-    return values if isinstance(values, list | tuple) else (values,)
+    return values if isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray) else (values,)
 
 
-def _text(value: object) -> str:
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"query: expected names to be strings, got {type(name).__name__}")
+    return name
+
+
+def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        raise TypeError(
+            f"query[{name!r}]: expected a string, number, boolean or a sequence of them, got {type(value).__name__}"
+        )
     return str(value)

@@ -6,22 +6,22 @@ Foreign exceptions end in `_NetworkSend`, the innermost `send` of the hooks.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
 from .._core.deadline import Deadline
-from .._core.headers import credentials_in
 from ..hooks import chain
 from ..models import errors
 from ..sdkconfiguration import SDKConfiguration
 from ..utils.retries import RetryConfig, should_retry_status
 from .auth import KeyAuth
 from .body import ResponseBody, read_error_body
-from .errors import connection_error, deadline_error, status_error
+from .errors import connection_error, credentials_of, deadline_error, status_error
 from .failures import TRANSPORT_EXCEPTIONS, TransportFailure, classify, is_from_requests
-from .request import RequestTemplate
+from .request import RequestTemplate, host_in, set_content_length
 from .session import DeadlineTimeout
 
 _MIN_TIMEOUT = 0.001
@@ -55,6 +55,8 @@ class Sender:
     session: Any
     verify: bool | str
     """Whether our own session verifies certificates, or with which bundle."""
+    proxies: Callable[[str], dict[str, str]]
+    """Finds the environment's proxies of a URL, for our own session."""
 
     def attempt(self, call: Call) -> Attempt:
         """Make one attempt.
@@ -85,7 +87,7 @@ class Sender:
             response.close()
             response._content = b""
         body = read_error_body(ResponseBody(response, self.configuration.max_response_bytes, call.deadline))
-        error = status_error(response, body, secrets=credentials_in(request.headers), now=time.time())
+        error = status_error(response, body, secrets=credentials_of(request), now=time.time())
         retryable = should_retry_status(response.status_code, response.headers, error.code, error.type)
         return Attempt(error=error, retryable=retryable)
 
@@ -115,7 +117,8 @@ class Sender:
     def _prepare_by_session(self, call: Call, auth: KeyAuth) -> requests.PreparedRequest:
         """Let the caller's session prepare the request, with its headers, parameters, cookies, auth and hooks."""
         template = call.template
-        request = requests.Request("POST", template.url, headers=template.headers, data=call.body, auth=auth)
+        headers = template.headers_beside(getattr(self.session, "headers", {}))
+        request = requests.Request("POST", template.url, headers=headers, data=call.body, auth=auth)
         try:
             return self.session.prepare_request(request)  # type: ignore[no-any-return]
         except TRANSPORT_EXCEPTIONS as error:
@@ -127,7 +130,9 @@ class Sender:
         settings: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": call.timeout}
         connect, read = call.timeout
         if self.configuration.client is None:
-            settings |= {"verify": self.verify, "cert": None, "proxies": call.template.proxies}
+            moved = request.url != call.template.url  # by a hook, perhaps to another host
+            proxies = self.proxies(request.url or "") if moved else call.template.proxies
+            settings |= {"verify": self.verify, "cert": None, "proxies": proxies}
             if call.deadline is not None:
                 settings["timeout"] = DeadlineTimeout(call.deadline, connect, read)
             return settings
@@ -158,19 +163,21 @@ class _NetworkSend:
         if call.deadline is not None and call.deadline.expired:
             raise deadline_error(call.template.host, call.deadline)
         self.failure = None
+        if self._sender.configuration.hooks:
+            set_content_length(request)
         try:
             return self._sender.session.send(request, **self._sender.settings(call, request))  # type: ignore[no-any-return]
         except TRANSPORT_EXCEPTIONS as error:
             # A response hook of the caller's session called raise_for_status: the response is all we need.
             if isinstance(error, requests.HTTPError) and error.response is not None:
                 return error.response
-            failure = classify(error, secrets=credentials_in(request.headers))
+            failure = classify(error, secrets=credentials_of(request))
         except (ValueError, TypeError) as error:
             if not is_from_requests(error):
                 raise
             failure = classify(error)
         self.failure = failure
-        raise connection_error(failure, call.template.host, call.deadline)
+        raise connection_error(failure, host_in(request.url or ""), call.deadline)
 
     def raised(self, error: errors.APIConnectionError) -> bool:
         """Return whether an error is the one that this send raised last, not one of a hook's own making."""

@@ -36,7 +36,6 @@ _ADVICE = {
     401: "check the key: security=shared.Security(api_key_auth=...), or OPENAI_API_KEY",
     402: "the account has no credit left",
     403: "the key is valid but not allowed to do this",
-    404: "check the model's name and the server URL, which usually ends in /v1",
     413: "the request is too large for this server",
 }
 
@@ -127,7 +126,7 @@ def status_error(
     details = read_error(mask(text, secrets))  # before it is cut: a cut would leave a part of a key
     server_message = details.message or ("no explanation" if not text.strip() else "an error without a message")
     message = f"{status} {_phrase(status, response)} from {host_of(response)}: {server_message}"
-    message += _details_suffix(details, response)
+    message += _details_suffix(details, response, secrets)
     if advice := _advice(status, details, response, now):
         message += f"; {advice}"
     return status_error_class(status)(mask(message, secrets), status, text, response)
@@ -140,7 +139,7 @@ def in_band_error(response: requests.Response, data: object, body: str) -> APISt
     status = status_in(data)
     server_message = details.message or "an error without a message"
     message = f"{host_of(response)} answered {response.status_code} with an error inside: {server_message}"
-    message = mask(message + _details_suffix(details, response), secrets)
+    message = mask(message + _details_suffix(details, response, secrets), secrets)
     return status_error_class(status)(message, status or response.status_code, body, response)
 
 
@@ -149,11 +148,11 @@ def invalid_response(
 ) -> ResponseValidationError:
     """Return the error for a response that is no completion."""
     secrets = sent_credentials(response)
-    kind = single_line(response.headers.get("Content-Type") or "no content type", _MAX_DETAIL)
+    kind = _short(response.headers.get("Content-Type") or "no content type", secrets)
     message = f"{host_of(response)} answered {response.status_code} ({kind}), but {problem}"
     message += f"; it begins {_beginning(body, secrets)!r}" if body else "; it is empty"
     if request_id := headers.request_id(response.headers):
-        message += f" (request id {single_line(request_id, _MAX_DETAIL)})"
+        message += f" (request id {_short(request_id, secrets)})"
     if cause:
         message += f". Likely cause: {cause}"
     return ResponseValidationError(
@@ -170,7 +169,15 @@ def _beginning(body: bytes, secrets: Iterable[str]) -> bytes:
 def sent_credentials(response: requests.Response) -> list[str]:
     """Return the keys that were sent for a response; one that a hook made may not know its request."""
     request: requests.PreparedRequest | None = response.request
-    return headers.credentials_in(request.headers) if request is not None else []
+    return credentials_of(request) if request is not None else []
+
+
+def credentials_of(request: requests.PreparedRequest) -> list[str]:
+    """Return the keys in a request's headers and query, to mask them should the server repeat them."""
+    found = headers.credentials_in(request.headers or {})
+    if request.url and "?" in request.url:
+        found += [value for name, value in url.query_pairs(request.url) if headers.is_credential(name)]
+    return found
 
 
 def _response_facts(response: requests.Response | None) -> tuple[int | None, str, requests.Response | None]:
@@ -189,32 +196,56 @@ def _phrase(status: int, response: requests.Response) -> str:
         return single_line(str(response.reason or "error"), _MAX_DETAIL)
 
 
-def _details_suffix(details: ErrorDetails, response: requests.Response) -> str:
-    named = _named(details, response)
-    facts = [f"{name} {single_line(str(value), _MAX_DETAIL)}" for name, value in named if value not in (None, "")]
-    return f" ({', '.join(facts)})" if facts else ""
-
-
-def _named(details: ErrorDetails, response: requests.Response) -> list[tuple[str, object]]:
-    return [
+def _details_suffix(details: ErrorDetails, response: requests.Response, secrets: Iterable[str]) -> str:
+    named: list[tuple[str, object]] = [
         ("type", details.type),
         ("code", details.code),
         ("param", details.param),
         ("request id", headers.request_id(response.headers)),
     ]
+    shown = [f"{name} {_short(str(value), secrets)}" for name, value in named if value not in (None, "")]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def _short(text: str, secrets: Iterable[str]) -> str:
+    return single_line(mask(text, secrets), _MAX_DETAIL)
 
 
 def _advice(status: int, details: ErrorDetails, response: requests.Response, now: float) -> str:
     if 300 <= status < 400:
-        location = single_line(url.redact(response.headers.get("Location", "")))
-        if not location:
-            return "redirects are not followed, and the server names no other place"
-        base = location.removesuffix("/completions")
-        hint = f": server_url={base!r} goes there directly" if base.startswith("http") else ""
-        return f"redirects are not followed; the server points to {location}{hint}"
+        return _redirect_advice(response)
+    if status == 404:
+        return _not_found_advice(response)
     if _QUOTA_CODES & {str(details.code), str(details.type)}:
         return "the quota is used up: check plan and billing; asking again does not help"
     wait = server_wait(response.headers, now)
     if wait is not None and wait > MAX_SERVER_WAIT:
         return f"the server asks to wait {wait:.0f} s, longer than the {MAX_SERVER_WAIT:.0f} s that are waited for"
     return _ADVICE.get(status, "")
+
+
+def _redirect_advice(response: requests.Response) -> str:
+    """Say where a redirect points, and which server URL goes there directly, if there is one."""
+    location = response.headers.get("Location", "")
+    if not location:
+        return "redirects are not followed, and the server names no other place"
+    message = f"redirects are not followed; the server points to {single_line(url.redact(location))}"
+    base = url.base_of(url.resolve(response.url or "", location), "/completions")
+    if not base or base == url.base_of(response.url or "", "/completions"):
+        return message
+    pairs = [(name, value) for name, value in url.query_pairs(base) if not headers.is_credential(name)]
+    base = single_line(url.with_query(url.redact(base), pairs))
+    return f"{message}: server_url={base!r} goes there directly"
+
+
+def _not_found_advice(response: requests.Response) -> str:
+    parts = url.split(response.url or "")
+    if parts is not None and parts.hostname == "api.openai.com":
+        return (
+            "OpenAI announced the end of its completions models for 2026-09-28; to name another server, give"
+            " server_url='http://localhost:8000/v1' or set OPENAI_BASE_URL"
+        )
+    if parts is not None and parts.path == "/completions":
+        base = f"{parts.scheme}://{host_of(response)}"
+        return f"the server URL has no /v1 at its end: try server_url='{base}/v1'"
+    return "check the model's name and the server URL, which usually ends in /v1"

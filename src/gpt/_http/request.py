@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.__version__ import __version__ as requests_version
 from requests.structures import CaseInsensitiveDict
-from requests.utils import DEFAULT_ACCEPT_ENCODING, default_headers, get_environ_proxies
+from requests.utils import DEFAULT_ACCEPT_ENCODING, default_headers, get_environ_proxies, super_len
 from urllib3.util import SKIP_HEADER
 
 from .._core import url
@@ -19,64 +22,132 @@ from ..sdkconfiguration import SDKConfiguration
 
 USER_AGENT = f"gpt-sdk/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]} requests/{requests_version}"
 
+_PROXY_CACHE_SIZE = 1024
 _READDED_BY_URLLIB3 = ("user-agent", "accept-encoding")
-"""Headers that urllib3 and http.client put back when they are merely absent."""
+"""Headers that urllib3 (since 1.26) and http.client put back when they are merely absent; `SKIP_HEADER` stops both."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RequestTemplate:
-    """A resolved address; its `repr` shows no key."""
+    """All of a request but its body, its length and the key. Its `repr` shows none of it."""
 
-    def __init__(
-        self,
-        configuration: SDKConfiguration,
-        address: str,
-        *,
-        stream: bool,
-        proxies: Callable[[str], dict[str, str]],
-        call_headers: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Resolve an address; headers of the call win over those of the client, in any case.
+    url: str
+    """The whole URL, without user and password."""
 
-        `proxies` finds those of a server, given as `scheme://host:port`.
-        """
-        address, userinfo = url.split_userinfo(address)
-        if userinfo is not None and not all(map(is_sendable, userinfo)):
-            raise ValueError("server_url: its user or password has a control character or one outside latin-1")
-        extra: dict[str, tuple[str, str | None]] = {}
-        for headers in (configuration.http_headers, call_headers or {}):
-            extra.update((name.lower(), (name, value)) for name, value in headers.items())
+    display_url: str
+    """Scheme, host and path, fit for logs."""
 
-        self.url = _normalised(address)
-        """The whole URL, without user and password."""
+    host: str
+    """Host and port, for messages."""
 
-        self.display_url = url.redact(self.url)
-        """Scheme, host and path, fit for logs."""
+    headers: CaseInsensitiveDict[Any]
+    """All headers but `Content-Length` and the key."""
 
-        self.host = self.display_url.split("/")[2]
-        """Host and port, for messages."""
+    proxies: dict[str, str]
+    """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
 
-        self.headers = _headers(configuration, stream, dict(extra.values()))
-        """All headers but `Content-Length` and the key."""
+    userinfo: tuple[str, str] | None
+    """User and password that the URL contained."""
 
-        self.proxies = proxies("/".join(self.url.split("/")[:3])) if configuration.client is None else {}
-        """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
+    overridden_headers: frozenset[str]
+    """The headers that the caller set or took off, in lower case: neither a key nor a session replaces them."""
 
-        self.userinfo = userinfo
-        """User and password that the URL contained."""
+    for_session: bool
+    """Whether the caller's session prepares and sends the request."""
 
-        self.sends_key = "authorization" not in extra
+    @property
+    def sends_key(self) -> bool:
         """Whether the key goes along: not when the caller's headers say otherwise."""
+        return "authorization" not in self.overridden_headers
 
-        self.overridden_headers = frozenset(extra)
-        """The headers that the caller set or took off, in lower case: a key does not replace them."""
+    def with_headers(self, headers: Mapping[str, str | None]) -> RequestTemplate:
+        """Return the same with a call's own headers, which win over those of the client, in any case."""
+        merged = self.headers.copy()
+        _override(merged, headers, for_session=self.for_session)
+        overridden = self.overridden_headers.union(name.lower() for name in headers)
+        return replace(self, headers=merged, overridden_headers=overridden)
+
+    def headers_beside(self, session_headers: Mapping[str, Any]) -> CaseInsensitiveDict[Any]:
+        """Return the headers to prepare with the caller's session: its own win over our defaults, as they are now."""
+        headers = self.headers.copy()
+        defaults = default_headers()
+        for name, value in session_headers.items():
+            if name in headers and name.lower() not in self.overridden_headers and value != defaults.get(name):
+                del headers[name]
+        headers["Content-Type"] = "application/json"
+        return headers
 
 
-def environment_proxies(server: str) -> dict[str, str]:
-    """Find the proxies that the environment now names for a server."""
-    return dict(get_environ_proxies(server))
+def make_template(
+    configuration: SDKConfiguration, address: str, *, stream: bool, proxies: Callable[[str], dict[str, str]]
+) -> RequestTemplate:
+    """Resolve an address and the client's headers.
+
+    Args:
+        configuration: the client's settings.
+        address: the whole URL.
+        stream: whether a stream is asked for.
+        proxies: finds the proxies of a URL.
+
+    Raises:
+        ValueError: nothing can be sent to this address.
+    """
+    address, userinfo = url.split_userinfo(address)
+    if userinfo is not None and not all(map(is_sendable, userinfo)):
+        raise ValueError("server_url: its user or password has a control character or one outside latin-1")
+    address = _normalize(address)
+    display_url = url.redact(address)
+    for_session = configuration.client is not None
+    headers = _default_headers(configuration, stream)
+    _override(headers, configuration.http_headers, for_session=for_session)
+    return RequestTemplate(
+        url=address,
+        display_url=display_url,
+        host=host_in(display_url),
+        headers=headers,
+        proxies={} if for_session else proxies(address),
+        userinfo=userinfo,
+        overridden_headers=frozenset(name.lower() for name in configuration.http_headers),
+        for_session=for_session,
+    )
 
 
-def _normalised(address: str) -> str:
+def host_in(address: str) -> str:
+    """Return host and port of a URL, for messages."""
+    return urlsplit(address).netloc.rpartition("@")[2]
+
+
+def set_content_length(request: requests.PreparedRequest) -> None:
+    """Let a request that went through hooks say the length of the body that goes out.
+
+    A body of unknown length goes out in chunks, which requests does when there is no `Content-Length`.
+    """
+    body = request.body
+    if isinstance(body, str):
+        body = request.body = body.encode()
+    if isinstance(body, bytes):
+        request.headers["Content-Length"] = str(len(body))
+    elif body is None:
+        request.headers.pop("Content-Length", None)
+        request.prepare_content_length(None)
+    elif length := super_len(body):
+        request.headers["Content-Length"] = str(length)
+    else:
+        request.headers.pop("Content-Length", None)
+
+
+class EnvironmentProxies:
+    """The environment's proxies, read once for each server: what was read holds for all its calls."""
+
+    def __init__(self) -> None:
+        self._of_server = lru_cache(_PROXY_CACHE_SIZE)(lambda server: dict(get_environ_proxies(server)))
+
+    def __call__(self, address: str) -> dict[str, str]:
+        """Return the proxies for a URL, by scheme."""
+        return self._of_server("/".join(address.split("/")[:3]))
+
+
+def _normalize(address: str) -> str:
     """Let requests quote the URL and encode its host, as it would on every call."""
     try:
         return requests.Request("POST", address).prepare().url or address
@@ -85,27 +156,24 @@ def _normalised(address: str) -> str:
     raise ValueError(f"server_url: {url.redact(address)!r} cannot be sent to; check its host")
 
 
-def _headers(
-    configuration: SDKConfiguration, stream: bool, extra: Mapping[str, str | None]
-) -> CaseInsensitiveDict[Any]:
-    """Merge headers: ours, then what the caller's session changed from requests' own, then `extra`."""
-    headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict(
+def _default_headers(configuration: SDKConfiguration, stream: bool) -> CaseInsensitiveDict[Any]:
+    return CaseInsensitiveDict(
         {
             "User-Agent": USER_AGENT,
             "Accept-Encoding": DEFAULT_ACCEPT_ENCODING,
             "Accept": "text/event-stream" if stream else "application/json",
             **configuration.environment_headers,
+            "Content-Type": "application/json",
         }
     )
-    for name, value in getattr(configuration.client, "headers", {}).items():
-        if name in headers and value != default_headers().get(name):
-            del headers[name]
-    for name, value in extra.items():
+
+
+def _override(headers: CaseInsensitiveDict[Any], overrides: Mapping[str, str | None], *, for_session: bool) -> None:
+    """Set headers; `None` takes one off the wire, and off the caller's session's headers, too."""
+    for name, value in overrides.items():
         if value is None and name.lower() in _READDED_BY_URLLIB3:
-            value = SKIP_HEADER
-        if value is None and configuration.client is None:
+            headers[name] = SKIP_HEADER
+        elif value is None and not for_session:
             headers.pop(name, None)
         else:
             headers[name] = value
-    headers["Content-Type"] = "application/json"
-    return headers

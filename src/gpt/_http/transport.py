@@ -6,47 +6,58 @@ One call: resolve its options, then make attempts, waiting between them. What an
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import requests
 
 from .._core import url
-from .._core.deadline import Deadline, parse_seconds, parse_timeout
+from .._core.deadline import Deadline, Timeout, parse_seconds, parse_timeout
 from .._core.headers import check_headers, request_id
-from .._core.text import single_line
+from .._core.text import mask, single_line
 from ..models import errors
-from ..sdkconfiguration import SDKConfiguration
+from ..sdkconfiguration import Environment, SDKConfiguration
 from ..utils.retries import RetryConfig, check_retries, retry_delay
 from ..utils.unset import UNSET, Unset
 from .attempt import Attempt, Call, Sender
 from .body import ResponseBody
-from .request import RequestTemplate, environment_proxies
+from .errors import sent_credentials
+from .request import EnvironmentProxies, make_template
 from .session import DefaultSession
 
 logger = logging.getLogger("gpt")
 
 _TEMPLATE_CACHE_SIZE = 16
-_PROXY_CACHE_SIZE = 1024
 _MAX_REQUEST_ID_LENGTH = 100
 _cached_join = lru_cache(_TEMPLATE_CACHE_SIZE)(url.join)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class RequestOptions:
-    """The options of one call; `UNSET` leaves one to the client. Its `repr` shows none of them."""
+class CallOptions(TypedDict, total=False):
+    """The options of one call; what is left out is the client's."""
 
-    retries: RetryConfig | Unset = UNSET
-    timeout: Any = UNSET
-    deadline: float | Unset | None = UNSET
-    http_headers: Mapping[str, str | None] | None = None
-    query: Mapping[str, Any] | None = None
-    server_url: str | None = None
+    retries: RetryConfig | Unset
+    """What is retried and how often, for this call."""
+
+    timeout: Timeout | Unset
+    """Seconds, `(connect, read)`, or `None` for no limit, for this call."""
+
+    deadline: float | Unset | None
+    """Seconds of wall clock for the whole call, a stream included."""
+
+    http_headers: Mapping[str, str | None] | None
+    """Headers that win over ours and the client's; `None` takes one off the wire."""
+
+    query: Mapping[str, url.QueryValue] | None
+    """Query parameters, added to those of the server URL."""
+
+    server_url: str | None
+    """Another base URL for this call."""
+
+
+_KNOWN_OPTIONS = frozenset(CallOptions.__annotations__)
 
 
 class Throttle(Protocol):
@@ -68,28 +79,43 @@ class Throttle(Protocol):
 class Transport:
     """Send requests as a configuration says. Shared by threads without a lock."""
 
-    def __init__(self, configuration: SDKConfiguration, throttle: Throttle | None = None) -> None:
+    def __init__(
+        self,
+        configuration: SDKConfiguration,
+        throttle: Throttle | None = None,
+        *,
+        session: requests.Session | None = None,
+    ) -> None:
+        """Make a transport.
+
+        Args:
+            configuration: the client's settings.
+            throttle: what the calls of a bulk run share.
+            session: another client's session of ours, to use its connections.
+
+        Raises:
+            ValueError: nothing can be sent to the server URL.
+        """
         self._configuration = configuration
         self._throttle = throttle
         self._owns_session = configuration.client is None
-        self.session: Any = DefaultSession() if self._owns_session else configuration.client
-        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        self._sender = Sender(configuration, self.session, verify)
-        proxies = lru_cache(_PROXY_CACHE_SIZE)(environment_proxies)  # read once for a server, for all its calls
-        self._resolve = partial(RequestTemplate, configuration, proxies=proxies)
-        self._template = lru_cache(_TEMPLATE_CACHE_SIZE)(self._resolve)
+        self.session: Any = session or DefaultSession() if self._owns_session else configuration.client
+        self._proxies = EnvironmentProxies()
+        self._sender = Sender(configuration, self.session, Environment.ca_bundle() or True, self._proxies)
+        self._template = lru_cache(_TEMPLATE_CACHE_SIZE)(partial(make_template, configuration, proxies=self._proxies))
+        self._template(configuration.server_url, stream=False)  # its proxies are those of now, not of the first call
 
-    def prepare(self, path: str) -> None:
-        """Resolve the client's own server now, with the environment's proxies as they are at construction."""
-        for stream in (False, True):
-            self._template(_cached_join(self._configuration.server_url, path), stream=stream)
+    def with_configuration(self, configuration: SDKConfiguration) -> Transport:
+        """Return another transport on the same connections."""
+        shared = self._owns_session and configuration.client is None
+        return Transport(configuration, self._throttle, session=self.session if shared else None)
 
     def close(self) -> None:
         """Close the idle connections of our own session."""
         if self._owns_session:
             self.session.close()
 
-    def post(self, path: str, body: bytes, *, stream: bool, options: RequestOptions) -> ResponseBody:
+    def post(self, path: str, body: bytes, *, stream: bool, options: CallOptions) -> ResponseBody:
         """Send a request until it is answered with 2xx or there is nothing left to try.
 
         Raises:
@@ -116,23 +142,28 @@ class Transport:
         finally:
             del attempt  # the error's traceback holds this frame
 
-    def _call(self, path: str, body: bytes, stream: bool, options: RequestOptions) -> Call:
+    def _call(self, path: str, body: bytes, stream: bool, options: CallOptions) -> Call:
         configuration = self._configuration
-        headers = check_headers(options.http_headers)
-        retries = configuration.retry_config if options.retries is UNSET else check_retries(options.retries)
-        timeout = configuration.timeout if options.timeout is UNSET else parse_timeout(options.timeout)
-        seconds = configuration.deadline
-        if not isinstance(options.deadline, Unset):
-            seconds = parse_seconds(options.deadline, "deadline")
+        if not _KNOWN_OPTIONS.issuperset(options):
+            unknown = min(set(options) - _KNOWN_OPTIONS)
+            raise TypeError(f"{unknown}: not an option of a call; expected one of {', '.join(sorted(_KNOWN_OPTIONS))}")
+        retries, timeout, seconds = configuration.retry_config, configuration.timeout, configuration.deadline
+        if options.get("retries", UNSET) is not UNSET:
+            retries = check_retries(options["retries"])
+        if options.get("timeout", UNSET) is not UNSET:
+            timeout = parse_timeout(options["timeout"])
+        if options.get("deadline", UNSET) is not UNSET:
+            seconds = parse_seconds(options["deadline"], "deadline")
+        headers = check_headers(options.get("http_headers"))
         # The address, which may hold a password, comes after all that may be refused in this frame.
-        base = configuration.server_url
-        if options.server_url is not None and not url.is_blank(options.server_url):
-            base = url.check_base(options.server_url)
-        address = url.join(base, path, options.query) if options.query else _cached_join(base, path)
+        base, query = configuration.server_url, options.get("query")
+        server_url = options.get("server_url")
+        if server_url is not None and not url.is_blank(server_url):
+            base = url.check_base(server_url)
+        address = url.join(base, path, query) if query else _cached_join(base, path)
+        template = self._template(address, stream=stream)
         if headers:
-            template = self._resolve(address, stream=stream, call_headers=headers)
-        else:
-            template = self._template(address, stream=stream)
+            template = template.with_headers(headers)
         return Call(template, body, retries, timeout, None if seconds is None else Deadline(seconds))
 
     def _wait_for_throttle(self, call: Call, spent: _Spent) -> None:
@@ -170,7 +201,7 @@ class Transport:
         if not attempt.retryable or retries_taken >= call.retries.limit:
             return None
         strategy = call.retries.backoff
-        delay = retry_delay(retries_taken, error.headers, strategy, now=time.time(), random=random.random())
+        delay = retry_delay(retries_taken, error.headers, strategy, now=time.time(), jitter=random.random())
         if delay is None or spent.seconds() + delay > strategy.max_elapsed_time / 1000:
             return None
         return delay if call.deadline is None or delay < call.deadline.remaining() else None
@@ -195,12 +226,13 @@ def _log(call: Call, retries_taken: int, started: float, outcome: object, respon
     if not logger.isEnabledFor(logging.INFO):
         return
     headers: Mapping[str, str] = response.headers if response is not None else {}
+    secrets = sent_credentials(response) if response is not None else []
     logger.info(
         "POST %s %s in %.0f ms (request id %s, attempt %d)",
         call.template.display_url,
         outcome,
         (time.monotonic() - started) * 1000,
-        single_line(str(request_id(headers)), _MAX_REQUEST_ID_LENGTH),
+        single_line(mask(str(request_id(headers)), secrets), _MAX_REQUEST_ID_LENGTH),
         retries_taken + 1,
     )
     logger.debug("sent %d bytes; response of %s bytes", len(call.body), headers.get("Content-Length", "unknown"))

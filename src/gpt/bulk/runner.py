@@ -289,6 +289,4 @@ def _check_count(name: str, value: object) -> None:
 def _gated(s: Gpt, gate: Gate) -> Gpt:
     """Make a client of the run's own, with connections of its own, that passes the gate before every attempt."""
     configuration = s.sdk_configuration
-    client = object.__new__(type(s))
-    client._start(replace(configuration, hooks=(gate, *configuration.hooks)))
-    return client
+    return type(s).from_configuration(replace(configuration, hooks=(gate, *configuration.hooks)))

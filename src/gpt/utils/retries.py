@@ -1,4 +1,4 @@
-"""When to ask again and how long to wait before: settings and pure functions."""
+"""When to retry and how long to wait before: settings and pure functions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from dataclasses import dataclass, field
 from email.utils import mktime_tz, parsedate_tz
 from typing import Literal
 
-from .._core.value import Value
-
 MAX_SERVER_WAIT = 120.0
 """The longest wait, in seconds, that a server may ask for and get."""
 
-_ABSURD_WAIT = 366 * 24 * 3600.0
+_MAX_PLAUSIBLE_WAIT = 366 * 24 * 3600.0
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RETRIED_STATUSES = (408, 409, 429)
-_FINAL_CODES = ("insufficient_quota", "credit_balance_exhausted")
+_NON_RETRYABLE_CODES = ("insufficient_quota", "credit_balance_exhausted")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BackoffStrategy(Value):
+@dataclass(frozen=True)
+class BackoffStrategy:
     """How waits grow when the server names none."""
 
     initial_interval: int = 500
@@ -30,7 +28,7 @@ class BackoffStrategy(Value):
     """The longest wait, in milliseconds."""
 
     exponent: float = 2.0
-    """By what each wait is longer than the one before."""
+    """The factor by which each wait grows."""
 
     max_elapsed_time: int = 3_600_000
     """No retry begins later than this after the call's start, in milliseconds."""
@@ -44,8 +42,8 @@ class BackoffStrategy(Value):
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class RetryConfig(Value):
+@dataclass(frozen=True)
+class RetryConfig:
     """What is retried and how often.
 
     Retried are failures to connect, connections lost before the answer's headers, and the statuses 408, 409, 429 and
@@ -65,13 +63,16 @@ class RetryConfig(Value):
     """The most attempts after the first."""
 
     retry_read_timeouts: bool = False
-    """Whether to ask again when the answer did not come in time. The server may still be working, and billing."""
+    """Whether to send again when the response did not come in time. The server may still be working, and billing."""
 
     def __post_init__(self) -> None:
         if self.strategy not in ("backoff", "none"):
             raise ValueError(f"strategy: expected 'backoff' or 'none', got {self.strategy!r}")
         if not isinstance(self.backoff, BackoffStrategy):
             raise TypeError(f"backoff: expected a BackoffStrategy, got {type(self.backoff).__name__}")
+        for name in ("retry_connection_errors", "retry_read_timeouts"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {type(getattr(self, name)).__name__}")
         if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int):
             raise TypeError(
                 f"max_retries: expected an integer, got {type(self.max_retries).__name__};"
@@ -103,17 +104,17 @@ def check_retries(value: object, name: str = "retries") -> RetryConfig:
 
 
 def should_retry_status(status: int, headers: Mapping[str, str], code: object = None, type_: object = None) -> bool:
-    """Tell whether an error answer is worth another attempt; the server's own `x-should-retry` decides first."""
-    wish = headers.get("x-should-retry", "").strip().lower()
-    if wish in ("true", "false"):
-        return wish == "true"
-    if code in _FINAL_CODES or type_ in _FINAL_CODES:
+    """Return whether an error response is retryable; the server's own `x-should-retry` decides first."""
+    should_retry = headers.get("x-should-retry", "").strip().lower()
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
+    if code in _NON_RETRYABLE_CODES or type_ in _NON_RETRYABLE_CODES:
         return False
     return status in _RETRIED_STATUSES or status >= 500
 
 
 def server_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Read how many seconds the server asks to wait; `None` when it does not, or not in earnest.
+    """Return how many seconds the server asks to wait; `None` if it does not, or not plausibly.
 
     `retry-after-ms` (0 means now) comes before `Retry-After` in seconds or as a date. What is not positive, not
     finite, longer than a year or not readable counts as not said.
@@ -123,37 +124,37 @@ def server_wait(headers: Mapping[str, str], now: float) -> float | None:
         now: seconds since 1970, to compare dates with.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None and 0 <= milliseconds <= _ABSURD_WAIT * 1000:
+    if milliseconds is not None and 0 <= milliseconds <= _MAX_PLAUSIBLE_WAIT * 1000:
         return milliseconds / 1000
     text = headers.get("retry-after")
     seconds = _number(text)
     if seconds is None and text:
         seconds = _seconds_until(text, now)
-    return seconds if seconds is not None and 0 < seconds <= _ABSURD_WAIT else None
+    return seconds if seconds is not None and 0 < seconds <= _MAX_PLAUSIBLE_WAIT else None
 
 
-def backoff_wait(retry: int, strategy: BackoffStrategy, random: float) -> float:
-    """Give the seconds to wait before retry number `retry` (0 is the first), shortened by up to a quarter.
+def backoff_delay(retry: int, strategy: BackoffStrategy, jitter: float) -> float:
+    """Return the seconds to wait before retry number `retry` (0 is the first), shortened by up to a quarter.
 
     Args:
         retry: how many retries there have been.
         strategy: how waits grow.
-        random: a number from 0 to 1.
+        jitter: a random number from 0 to 1.
     """
     try:
         grown = strategy.initial_interval * strategy.exponent**retry
     except OverflowError:
         grown = math.inf
-    return min(grown, strategy.max_interval) / 1000 * (1 - 0.25 * random)
+    return min(grown, strategy.max_interval) / 1000 * (1 - 0.25 * jitter)
 
 
 def retry_delay(
-    retry: int, headers: Mapping[str, str], strategy: BackoffStrategy, *, now: float, random: float
+    retry: int, headers: Mapping[str, str], strategy: BackoffStrategy, *, now: float, jitter: float
 ) -> float | None:
-    """Give the seconds to wait before the next attempt; `None` when the server wants a longer wait than we grant."""
+    """Return the seconds to wait before the next attempt; `None` when the server wants a longer wait than we grant."""
     wait = server_wait(headers, now)
     if wait is None:
-        return backoff_wait(retry, strategy, random)
+        return backoff_delay(retry, strategy, jitter)
     return wait if wait <= MAX_SERVER_WAIT else None
 
 

@@ -10,7 +10,7 @@ SDKError
 │   ├── UnprocessableEntityError 422
 │   ├── RateLimitError 429
 │   └── InternalServerError 500 and above
-├── APIConnectionError          no answer, or not all of it
+├── APIConnectionError          no response, or not all of it
 │   └── APITimeoutError         none in time
 ├── ResponseValidationError     a response that cannot be read
 │   └── ResponseTooLargeError   larger than max_response_bytes
@@ -45,16 +45,16 @@ class SDKError(Exception):
     """What happened and what to do."""
 
     status_code: int | None
-    """The HTTP status, where there was an answer; for an error inside a stream, the status that it names."""
+    """The HTTP status, where there was a response; for an error inside a stream, the status that it names."""
 
     body: str
-    """The answer's body as received, where it was read."""
+    """The response's body as received, where it was read."""
 
     raw_response: requests.Response | None
-    """The answer itself. Its `request` holds the key that was sent."""
+    """The response itself. Its `request` holds the key that was sent."""
 
     headers: Mapping[str, str]
-    """The answer's headers, by any case; empty without an answer."""
+    """The response's headers, by any case; empty without one. A `Location` is shown without query and userinfo."""
 
     request_id: str | None
     """The server's name for the request."""
@@ -63,7 +63,7 @@ class SDKError(Exception):
     """How many seconds the server asked to wait."""
 
     partial: CreateCompletionResponse | None
-    """What a stream had brought before the error, collected into one answer."""
+    """What a stream had brought before the error, collected into one response."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class SDKError(Exception):
         self.status_code = status_code
         self.body = body
         self.raw_response = raw_response
-        self.headers = raw_response.headers if raw_response is not None else CaseInsensitiveDict()
+        self.headers = _without_secrets(raw_response.headers if raw_response is not None else CaseInsensitiveDict())
         self.request_id = headers_.request_id(self.headers)
         self.retry_after = server_wait(self.headers, time.time())
         self.partial = None
@@ -106,12 +106,17 @@ class SDKError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in vars(self).items() if name not in _NOT_PICKLED}
-        state["headers"] = {
-            name: url.redact(value) if name.lower() == "location" else value  # a redirect may repeat the query
-            for name, value in self.headers.items()
-            if name.lower() != "set-cookie"
-        }
+        state["headers"] = {name: value for name, value in self.headers.items() if name.lower() != "set-cookie"}
         return _rebuild, (type(self), state)
+
+
+def _without_secrets(headers: CaseInsensitiveDict[str]) -> CaseInsensitiveDict[str]:
+    """Return headers with the query and userinfo taken out of a `Location`, which may repeat those of the request."""
+    if "location" not in headers:
+        return headers
+    headers = headers.copy()
+    headers["Location"] = url.redact(headers["Location"])
+    return headers
 
 
 def _rebuild(cls: type[SDKError], state: dict[str, Any]) -> SDKError:
@@ -205,7 +210,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error_class(status: int | None) -> type[APIStatusError]:
-    """Pick the class by the status alone: types and codes mean different things on different servers."""
+    """Return the class by the status alone: types and codes mean different things on different servers."""
     if status is None:
         return APIStatusError
     return _BY_STATUS.get(status) or (InternalServerError if status >= 500 else APIStatusError)

@@ -13,18 +13,18 @@ from ..shared import CreateCompletionResponse as Completion
 from .ratelimit import RateLimit
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class CreateCompletionResponse:
-    """An answer of the server: its HTTP side, and either the completion or a stream of it."""
+    """The response of a call: its HTTP side, and either the completion or a stream of it."""
 
     status_code: int
     """The HTTP status, from 200 to 299."""
 
     content_type: str
-    """The answer's `Content-Type`; empty when it has none."""
+    """The response's `Content-Type`; empty when it has none."""
 
     raw_response: requests.Response
-    """The answer as requests gives it; its body, unless streamed, can be read again. Its `request` holds the key."""
+    """The response as requests gives it; its body, unless streamed, can be read again. Its `request` holds the key."""
 
     create_completion_response: Completion | None = None
     """The completion; `None` when `stream=True` was asked."""
@@ -33,7 +33,18 @@ class CreateCompletionResponse:
     """The completion chunk by chunk, when `stream=True` was asked."""
 
     retries_taken: int = 0
-    """How many attempts failed before this answer."""
+    """How many attempts failed before this response."""
+
+    @property
+    def completion(self) -> Completion:
+        """The completion, never `None`.
+
+        Raises:
+            TypeError: a stream was asked for; `completion_stream` has it.
+        """
+        if self.create_completion_response is None:
+            raise TypeError("completion: a stream was asked for; iterate completion_stream, or collect() it")
+        return self.create_completion_response
 
     @property
     def request_id(self) -> str | None:
@@ -45,6 +56,21 @@ class CreateCompletionResponse:
         """What is left of the server's rate limits."""
         return RateLimit.from_headers(self.raw_response.headers)
 
+    def __repr__(self) -> str:
+        """Show the status and what kind of content there is, not the content, which may be long."""
+        content = "completion_stream" if self.completion_stream is not None else "create_completion_response"
+        return f"<CreateCompletionResponse [{self.status_code}] {content}, request_id={self.request_id!r}>"
+
+    def _repr_html_(self) -> str | None:
+        """Show the completion in a notebook, as the completion itself is shown; a stream has nothing to show yet."""
+        completion = self.create_completion_response
+        return None if completion is None else completion._repr_html_()
+
+    def __copy__(self) -> CreateCompletionResponse:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         if self.completion_stream is not None:
             raise TypeError("a stream cannot be pickled; pickle what collect() returns")
@@ -52,7 +78,7 @@ class CreateCompletionResponse:
 
 
 def _without_request(response: requests.Response) -> requests.Response:
-    """Copy an answer for pickling, without the request, whose headers hold the key."""
+    """Copy a response for pickling, without the request, whose headers hold the key."""
     copy = requests.Response()
     copy._content = response.content
     copy._content_consumed = True
