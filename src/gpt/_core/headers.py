@@ -20,6 +20,11 @@ _CREDENTIAL_WORDS = (
 _CREDENTIAL_PARTS = {"sig", "sas", "code"}
 """Too short to be looked for anywhere in a name: `design` is no signature."""
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token of RFC 9110, 5.6.2."""
+
+_VALUE = re.compile(r"[ -~\xa0-\xff]*")
+
 _OURS = ("host", "content-type", "content-length", "transfer-encoding")
 """Headers that say where a request goes and how long it is."""
 
@@ -92,7 +97,7 @@ def check_header_name(value: object, name: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected header names to be strings, got {type(value).__name__}")
-    if not value or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in value):
+    if not _NAME.fullmatch(value):
         raise ValueError(f"{name}: not the name of a header ({len(value)} characters)")
     return value
 
@@ -139,4 +144,4 @@ class FrozenHeaders(Mapping[str, "str | None"]):
 
 def is_sendable(text: str) -> bool:
     """Return whether a header can carry a text: latin-1, no control characters."""
-    return all(" " <= c <= "\xff" and not "\x7f" <= c <= "\x9f" for c in text)
+    return _VALUE.fullmatch(text) is not None

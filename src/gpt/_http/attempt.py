@@ -100,7 +100,7 @@ class Sender:
         request = requests.PreparedRequest()
         request.method = "POST"
         request.url = template.url
-        request.headers = template.headers.copy()
+        request.headers = template.new_headers()
         request.headers["Content-Length"] = str(len(call.body))
         request.body = call.body
         auth(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,7 +41,10 @@ class RequestTemplate:
     """Host and port, for messages."""
 
     headers: CaseInsensitiveDict[Any]
-    """All headers but `Content-Length` and the key."""
+    """Our headers and the client's: all but `Content-Length` and the key."""
+
+    call_headers: Mapping[str, str | None]
+    """The call's own, which win."""
 
     proxies: dict[str, str]
     """The environment's proxies for this host; empty with the caller's own session, which finds its own."""
@@ -62,14 +65,28 @@ class RequestTemplate:
 
     def with_headers(self, headers: Mapping[str, str | None]) -> RequestTemplate:
         """Return the same with a call's own headers, which win over those of the client, in any case."""
-        merged = self.headers.copy()
-        _override(merged, headers, for_session=self.for_session)
-        overridden = self.overridden_headers.union(name.lower() for name in headers)
-        return replace(self, headers=merged, overridden_headers=overridden)
+        return RequestTemplate(
+            url=self.url,
+            display_url=self.display_url,
+            host=self.host,
+            headers=self.headers,
+            call_headers=headers,
+            proxies=self.proxies,
+            userinfo=self.userinfo,
+            overridden_headers=self.overridden_headers.union(map(str.lower, headers)),
+            for_session=self.for_session,
+        )
+
+    def new_headers(self) -> CaseInsensitiveDict[Any]:
+        """Return the headers for one attempt, which may change them."""
+        headers = self.headers.copy()
+        if self.call_headers:
+            _override(headers, self.call_headers, for_session=self.for_session)
+        return headers
 
     def headers_beside(self, session_headers: Mapping[str, Any]) -> CaseInsensitiveDict[Any]:
         """Return the headers to prepare with the caller's session: its own win over our defaults, as they are now."""
-        headers = self.headers.copy()
+        headers = self.new_headers()
         defaults = default_headers()
         for name, value in session_headers.items():
             if name in headers and name.lower() not in self.overridden_headers and value != defaults.get(name):
@@ -105,6 +122,7 @@ def make_template(
         display_url=display_url,
         host=host_in(display_url),
         headers=headers,
+        call_headers={},
         proxies={} if for_session else proxies(address),
         userinfo=userinfo,
         overridden_headers=frozenset(name.lower() for name in configuration.http_headers),
