@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import os
 import socket
 import threading
 import weakref
@@ -127,11 +128,12 @@ def test_connections_are_kept_alive_through_nat() -> None:
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_answer(chunk("a"), threading.Event()))
         with s.completions.stream_completion(request()) as stream:
-            sock = stream.response.raw.connection.sock
+            sock = socket.socket(fileno=os.dup(stream.response.raw.fileno()))
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+            sock.close()
 
 
 def test_a_copy_that_is_dropped_does_not_close_the_pool() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._core import codec
 from ._http.body import ResponseBody, read_body
 from ._http.transport import CallOptions, Transport
+from ._parsing.accumulate import accumulate
 from ._parsing.completion import read_completion
-from .models import operations, shared
+from ._parsing.stream import open_stream
+from .models import errors, operations, shared
 from .utils.eventstreaming import EventStream
 
 if TYPE_CHECKING:
@@ -49,20 +50,27 @@ class Completions:
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         body = codec.dumps(request)
-        stream = bool(request.additional_properties.get("stream", request.stream))
-        open_stream = _load_streaming() if stream else None
-        response = self._transport.post(PATH, body, stream=stream, options=options)
+        stream = bool((request.additional_properties or {}).get("stream", request.stream))
+        response = self._send(body, stream, options)
         result = operations.CreateCompletionResponse(
             status_code=response.response.status_code,
             content_type=response.content_type,
             raw_response=response.response,
             retries_taken=response.retries_taken,
         )
-        if open_stream is not None:
+        if stream:
             result.completion_stream = open_stream(response)
         else:
             result.create_completion_response = read_completion(response.response, read_body(response))
         return result
+
+    def _send(self, body: bytes, stream: bool, options: CallOptions) -> ResponseBody:
+        try:
+            return self._transport.post(PATH, body, stream=stream, options=options)
+        except errors.SDKError as error:
+            if stream:
+                error.partial = accumulate(())  # as every error of a stream has it
+            raise
 
     def stream_completion(
         self, request: shared.CreateCompletionRequest, **options: Unpack[CallOptions]
@@ -73,15 +81,8 @@ class Completions:
         """
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
-        extras = {name: value for name, value in request.additional_properties.items() if name != "stream"}
+        extras = {name: value for name, value in (request.additional_properties or {}).items() if name != "stream"}
         streamed = replace(request, stream=True, additional_properties=extras)
         result = self.create_completion(streamed, **options)
         assert result.completion_stream is not None
         return result.completion_stream
-
-
-def _load_streaming() -> Callable[[ResponseBody], EventStream[shared.CreateCompletionResponse]]:
-    """Load what reads streams when one is asked for: it would add a fifteenth to the import of gpt."""
-    from ._parsing.stream import open_stream
-
-    return open_stream

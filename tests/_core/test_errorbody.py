@@ -270,7 +270,7 @@ BODIES = [
     (b"5", "5"),
     (b"[" * 900 + b"]" * 900, "(nested too deep to show)"),
     (b'{"message":' * 900 + b"1" + b"}" * 900, "(nested too deep to show)"),
-    (b"[" * 100_000, "[" * 400),
+    (b"[" * 100_000, "(nested too deep to show)"),
     (b'{"error":{"message":"' + b"x" * 2_000_000 + b'"}}', "x" * 400),
 ]
 

@@ -1,7 +1,8 @@
-"""The schemas: JSON from outside is checked strictly and loads to the model, or each misfit is named."""
+"""The schemas: JSON from outside is checked strictly and loads to the model, or each wrong value is named."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -173,6 +174,51 @@ def test_partial() -> None:
         assert (loaded.model, loaded.n) == (None, 1)
 
 
+LEFT_OUT: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (CreateCompletionResponse, {"partial": True}, {"id": "x"}),
+    (CreateCompletionResponse, {"only": ("id",)}, {"id": "x"}),
+    (CreateCompletionResponse, {"exclude": ("choices",)}, {"id": "x"}),
+    (CreateCompletionRequest, {"partial": True}, {"prompt": "x"}),
+    (CreateCompletionRequest, {"partial": ("model",)}, {"prompt": "x"}),
+    (CreateCompletionRequest, {"only": ("prompt",)}, {"prompt": "x"}),
+    (CreateCompletionRequest, {"exclude": ("model",)}, {"prompt": "x"}),
+]
+
+
+@pytest.mark.parametrize(("model", "options", "data"), LEFT_OUT, ids=str)
+def test_load_without_required_fields_gives_none(model: Any, options: dict[str, Any], data: dict[str, Any]) -> None:
+    """A required field that `partial`, `only` or `exclude` leaves out is `None`."""
+    assert model.schema(**options).load(data) == model.from_dict(data, infer_missing=True)
+
+
+@pytest.mark.parametrize("options", [options for _, options, _ in LEFT_OUT], ids=str)
+@pytest.mark.parametrize("choices", [5, "x", [5], {}, [{"text": 5}], [None]], ids=str)
+def test_load_raises_nothing_but_validation_errors(options: dict[str, Any], choices: Any) -> None:
+    """With any options, what cannot be loaded is a `ValidationError`, unless marshmallow does not look at it."""
+    options = {name: value for name, value in options.items() if value not in (("prompt",), ("model",))}
+    try:
+        loaded = CreateCompletionResponse.schema(**options).load({"choices": choices})
+    except ValidationError:
+        return
+    assert choices == [{"text": 5}]  # a field that was left out is kept as it came, like any other unknown key
+    assert "choices" in options.get("exclude", "choices")
+    assert loaded.choices[0].text == 5
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 500 + "]" * 500, "[" * 100_000, b"\xff"])
+def test_loads_of_no_json_is_a_validation_error(text: Any) -> None:
+    """Text that is not JSON, or nested too deep, is a `ValidationError` too."""
+    with pytest.raises(ValidationError, match="expected JSON"):
+        CreateCompletionRequest.schema().loads(text)
+
+
+def test_load_takes_any_mapping() -> None:
+    """An `OrderedDict` inside is an object."""
+    data = OrderedDict(choices=[OrderedDict(text="a")], usage=OrderedDict(total_tokens=3))
+    loaded = CreateCompletionResponse.schema().load(data)
+    assert (loaded.usage.total_tokens, loaded.choices[0].text) == (3, "a")
+
+
 def test_validate_and_loads() -> None:
     """marshmallow's other ways in check the same."""
     schema = CreateCompletionRequest.schema()
@@ -186,12 +232,19 @@ def test_dump_is_to_dict() -> None:
     asked = CreateCompletionRequest(
         model=shared.CreateCompletionRequestModel.BABBAGE_002,
         prompt=("a",),
-        logit_bias={"5": 1},
+        logit_bias={5: 1},
         stream_options=shared.CompletionStreamOptions(include_usage=False),
         additional_properties={"top_k": None, "n": 3},
     )
     assert CreateCompletionRequest.schema().dump(asked) == asked.to_dict()
     assert CreateCompletionRequest.schema(many=True).dump([asked]) == [asked.to_dict()]
+    assert CreateCompletionRequest.schema(only=("logit_bias",)).dump(asked) == {"logit_bias": {"5": 1}, "top_k": None}
+    assert CreateCompletionRequest.schema(exclude=("logit_bias", "stream_options")).dump(asked) == {
+        "model": "babbage-002",
+        "prompt": ["a"],
+        "top_k": None,
+        "n": 3,
+    }
 
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score", "token_prompts_n2"])

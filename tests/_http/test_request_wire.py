@@ -212,11 +212,11 @@ def circle() -> list[Any]:
 
 
 NOT_JSON: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"prompt": {"a", "b"}}, TypeError, "prompt: expected a JSON value, got a set"),
-    ({"prompt": b"abc"}, TypeError, "prompt: expected a JSON value, got a bytes"),
-    ({"prompt": memoryview(b"abc")}, TypeError, "prompt: expected a JSON value, got a memoryview"),
-    ({"stop": ["a", b"b"]}, TypeError, "stop[1]: expected a JSON value, got a bytes"),
-    ({"prompt": (part for part in ["a", {1}])}, TypeError, "prompt[1]: expected a JSON value, got a set"),
+    ({"prompt": {"a", "b"}}, TypeError, "prompt: expected a string or a list of strings or integers"),
+    ({"prompt": b"abc"}, TypeError, "or lists of integers, got a bytes"),
+    ({"prompt": memoryview(b"abc")}, TypeError, "or lists of integers, got a memoryview"),
+    ({"stop": ["a", b"b"]}, TypeError, "stop: expected a string or a list of strings, got a list"),
+    ({"prompt": (part for part in ["a", {1}])}, TypeError, "or lists of integers, got a list with str 'a', a set"),
     ({"prompt": "\ud800"}, ValueError, "prompt: a lone surrogate cannot be sent as UTF-8"),
     ({"prompt": ["a", "b\udfff"]}, ValueError, "prompt[1]: a lone surrogate"),
     ({"temperature": float("nan")}, ValueError, "temperature: expected a finite number, got nan"),

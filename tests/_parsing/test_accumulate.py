@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gpt
-from gpt._parsing.accumulate import collect
+from gpt._parsing.accumulate import accumulate as collect
 from gpt.models import shared
 from gpt.utils import EventStream
 from tests.support.client import chunk, make, request

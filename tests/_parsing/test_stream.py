@@ -105,7 +105,7 @@ def test_done_is_the_end(done: bytes) -> None:
         server.reply(sse_answer(chunk("a"), done, done=False))
         stream = open_stream(s)
         assert texts(stream) == ["a"]
-        assert stream.completed
+        assert not stream.completed, "the choice was not finished, and the stream says so"
 
 
 def test_nothing_after_done_is_decoded() -> None:

@@ -39,7 +39,8 @@ def chunks(answer: Answer) -> list[shared.CreateCompletionResponse]:
         server.reply(answer)
         stream = s.completions.stream_completion(request())
         came = list(stream)
-        assert stream.completed
+        finished = {c.index: bool(c.finish_reason) for c in stream.collect().choices}
+        assert stream.completed == all(finished.values())
     return came
 
 

@@ -135,7 +135,7 @@ def test_what_is_no_completion_is_a_value_error(text: str, said: str) -> None:
 
 def test_options_of_the_dataclasses_json_api() -> None:
     """Calls written for dataclasses-json go on working."""
-    assert request().to_dict(encode_json=True) == {"model": "m", "prompt": "Say"}
+    assert request().to_dict(encode_json=True) == request().to_dict() == {"model": "m", "prompt": "Say"}
     assert shared.CompletionUsage.from_dict({}, infer_missing=True) == shared.CompletionUsage()
     read = shared.CompletionUsage.from_json('{"total_tokens": 1.5}', parse_float=str, infer_missing=True)
     assert read.total_tokens == "1.5"  # type: ignore[comparison-overlap]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import requests
 from typing_extensions import assert_type
 
@@ -42,6 +44,10 @@ assert_type(s.close(), None)
 # Every form of a prompt, and every field.
 for prompt in ("text", ["a", "b"], [1, 2], [[1], [2, 3]], ("a", "b"), None):
     shared.CreateCompletionRequest(model="m", prompt=prompt)
+shared.CreateCompletionRequest(model="m", prompt=np.array([1, 2]))
+shared.CreateCompletionRequest(model="m", prompt=[np.array([1, 2]), np.array([3])])
+shared.CreateCompletionRequest(model="m", prompt=array.array("l", [1, 2]), logit_bias={50256: -100})
+shared.CreateCompletionRequest(model="m", prompt=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 request = shared.CreateCompletionRequest(
     model=shared.CreateCompletionRequestModel.DAVINCI_002,
     prompt="Say this is a test",
@@ -92,6 +98,7 @@ if result.create_completion_response is not None:
     answer = result.create_completion_response
     assert_type(answer.choices, list[shared.CreateCompletionResponseChoices])
     assert_type(answer.choices[0].text, str | None)
+    assert_type(answer.text, str)
     assert_type(answer.choices[0].finish_reason, str | None)
     if answer.choices[0].logprobs is not None:
         assert_type(answer.choices[0].logprobs.token_logprobs, list[float | None] | None)

@@ -14,7 +14,7 @@ import pytest
 
 import gpt
 from gpt import local, view
-from gpt._parsing.logprobs import read_tokens
+from gpt._parsing.logprobs import tokens_of
 from gpt.models import shared
 from gpt.models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
 from gpt.view.glyphs import glyphs
@@ -167,7 +167,7 @@ def test_no_probability(zero: float) -> None:
 @pytest.mark.parametrize("unknown", [None, float("nan"), "None", True, 10**400])
 def test_no_number(unknown: Any) -> None:
     """A log-probability that is no number is unknown, not likely and not unlikely."""
-    (token,) = read_tokens(lists(["a"], [unknown]))
+    (token,) = tokens_of(lists(["a"], [unknown]))
 
     assert level(token.logprob) == UNKNOWN
     assert 'class="t l5"' in view.to_html(lists(["a"], [unknown]))
@@ -299,7 +299,7 @@ def test_real_server() -> None:
 
     assert answer is not None
     page = Page(answer._repr_html_())
-    assert page.shown.count("all others") == len(read_tokens(answer.choices[0])) == 5
+    assert page.shown.count("all others") == len(tokens_of(answer.choices[0])) == 5
 
 
 def test_import_is_light() -> None:

@@ -1,180 +1,254 @@
-"""Dataclasses to JSON bytes and back, by one compiled plan per class.
+"""Dataclasses to JSON bytes and back, by one compiled schema per class.
 
 Reading is lax in leaves and strict in shape: values stay as they came, unknown keys are kept in
-`additional_properties`, and only a missing or misshapen required field is an error. Writing leaves out what is
-unset and refuses what JSON cannot hold. Nothing here knows HTTP or which dataclasses exist.
+`additional_properties`, and only a missing required field or one of the wrong shape is an error. Writing leaves out
+what is unset and refuses what JSON cannot hold. Nothing here knows HTTP or which dataclasses exist.
 """
 
 from __future__ import annotations
 
+import gc
 import json
-import math
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from numbers import Integral, Real
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import orjson
 
+from .describe import describe_type
+from .hints import check_field, field_check, is_sequence, union_members
+from .unserializable import MAX_DEPTH, find_unserializable
+
 T = TypeVar("T")
 
-EXTRAS = "additional_properties"
+EXTRA_FIELDS = "additional_properties"
 """The field that holds what a server or a caller adds to the typed fields."""
 
+MAX_MEMORY = 1024**3
+"""How much memory, in bytes, what is read from one JSON text may take by a rough estimate."""
+
 _ORJSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-_MAX_DEPTH = 200
-_MAX_PATH = 60
 _AS_IS = frozenset({str, int, float, bool, list, tuple})
-_UNIONS = (Union, types.UnionType)
+_ESTIMATED_ABOVE = 4 * 1024**2
+_BYTES_PER_CONTAINER = 250
+_BYTES_PER_VALUE = 64
 
 
 class ShapeError(ValueError):
     """JSON that is not the object it should be. The message names the field, what was expected and what came."""
 
 
-Check = tuple[str, frozenset[type], tuple[type, ...], str]
-"""What a scalar field accepts when it is written: its name, the types it nearly always has, all types, in words."""
+class OversizeError(ValueError):
+    """JSON that is nested deeper than `MAX_DEPTH`, or would take more memory than `MAX_MEMORY`."""
 
 
-class Plan:
+Build = Callable[[dict[str, Any], bool], Any]
+"""Makes an instance from a JSON object; the flag says whether missing required fields become `None`."""
+
+
+class ClassSchema:
     """What is known of one dataclass, compiled from its type hints: computed once, used for every value."""
 
     def __init__(self, cls: type[Any]) -> None:
         hints = get_type_hints(cls)
-        declared = [field for field in fields(cls) if field.name != EXTRAS]
+        declared = [field for field in fields(cls) if field.name != EXTRA_FIELDS]
         self.names = tuple(field.name for field in declared)
-        self.required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
-        self.checks = tuple(_scalar_checks(self.names, hints))
-        self.nested = tuple(name for name, _ in _nested(declared, hints))
         self.hints = {name: hints[name] for name in self.names}
-        self.build = _compile_build(cls, declared, self.required, hints)
-        """Make an instance from a JSON object."""
+        self.required = tuple(f.name for f in declared if f.default is MISSING and f.default_factory is MISSING)
+        self.checks = {name: check for name in self.names if (check := field_check(hints[name])) is not None}
+        self.build = _compile_build(cls, declared, self)
 
 
-_plans: dict[type[Any], Plan] = {}
+_schemas: dict[type[Any], ClassSchema] = {}
 
 
-def plan_for(cls: type[Any]) -> Plan:
-    """Give the plan of a dataclass, made the first time."""
-    plan = _plans.get(cls)
-    if plan is None:
-        plan = _plans[cls] = Plan(cls)
-    return plan
+def class_schema(cls: type[Any]) -> ClassSchema:
+    """Return the schema of a dataclass, made the first time."""
+    schema = _schemas.get(cls)
+    if schema is None:
+        schema = _schemas[cls] = ClassSchema(cls)
+    return schema
 
 
-def variants(hint: Any) -> tuple[Any, ...]:
-    """List the members of a union without `None`; any other hint is its own only member."""
-    members = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
-    return tuple(member for member in members if member is not type(None))
+# Reading
 
 
-def _compile_build(
-    cls: type[Any], declared: Iterable[Field[Any]], required: tuple[str, ...], hints: Mapping[str, Any]
-) -> Callable[[dict[str, Any]], Any]:
+def _compile_build(cls: type[Any], declared: Iterable[Field[Any]], schema: ClassSchema) -> Build:
     """Compile the way from a JSON object to an instance; this runs for every chunk of every stream."""
-    known = frozenset(field.name for field in declared)
+    known, required = frozenset(schema.names), schema.required
     defaults = {field.name: field.default for field in declared if field.default is not MISSING}
-    nested = tuple(_nested(declared, hints))
+    inferred = dict.fromkeys(required) | defaults
+    factories = {f.name: f.default_factory for f in declared if f.default_factory is not MISSING}
+    nested = tuple(_nested(schema.hints))
+    post_init = getattr(cls, "__post_init__", None)
     size, new = len(known), object.__new__
 
-    def build(data: dict[str, Any]) -> Any:
-        attributes = defaults | data
+    def build(data: dict[str, Any], infer_missing: bool) -> Any:
+        attributes = (inferred if infer_missing else defaults) | data
+        for name in factories:
+            if name not in data:
+                attributes[name] = factories[name]()
         extras: dict[str, Any] = {}
-        if len(attributes) != size or EXTRAS in data:
+        if len(attributes) != size or EXTRA_FIELDS in data:
             for key in data:
                 if key not in known:
                     extras[key] = attributes.pop(key)
-        attributes[EXTRAS] = extras
+        attributes[EXTRA_FIELDS] = extras
         for name in required:
             if name not in attributes:
                 raise ShapeError(f"{name}: expected a value, got nothing")
         for name, convert in nested:
             value = attributes[name]
-            if value is not None or name in required:
-                attributes[name] = convert(value)
+            if value is not None or (name in required and not infer_missing):
+                attributes[name] = convert(value, infer_missing)
         instance = new(cls)
         instance.__dict__ = attributes
+        if post_init is not None:
+            post_init(instance)
         return instance
 
     return build
 
 
-def _nested(declared: Iterable[Field[Any]], hints: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
-    for field in declared:
-        for hint in variants(hints[field.name]):
-            if is_dataclass(hint):
-                yield field.name, _one(plan_for(cast(type[Any], hint)).build)
-            elif get_origin(hint) is list and is_dataclass(get_args(hint)[0]):
-                yield field.name, _many(field.name, plan_for(get_args(hint)[0]).build)
+def _nested(hints: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any, bool], Any]]]:
+    for name, hint in hints.items():
+        for form in union_members(hint):
+            if is_dataclass(form):
+                yield name, _object_decoder(cast(type[Any], form))
+            elif is_sequence(form) and get_origin(form) is list and is_dataclass(get_args(form)[0]):
+                yield name, _list_decoder(name, get_args(form)[0])
 
 
-def _one(build: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
-    """Convert an object; what is none stays as it came."""
-    return lambda value: build(value) if type(value) is dict else value
+def _object_decoder(cls: type[Any]) -> Callable[[Any, bool], Any]:
+    """Return what converts an object; anything else stays as it came."""
+    build = class_schema(cls).build
 
-
-def _many(name: str, build: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
-    """Convert a list of objects; anything else is an error."""
-
-    def convert(values: Any) -> list[Any]:
-        if type(values) is not list:
-            raise ShapeError(f"{name}: expected a list of objects, got {describe(values)}")
-        return [build(value) if type(value) is dict else misfit(values) for value in values]
-
-    def misfit(values: list[Any]) -> Any:
-        index, value = next((i, value) for i, value in enumerate(values) if type(value) is not dict)
-        raise ShapeError(f"{name}[{index}]: expected an object, got {describe(value)}")
+    def convert(value: Any, infer_missing: bool) -> Any:
+        if type(value) is dict:
+            return build(value, infer_missing)
+        return build(dict(value), infer_missing) if isinstance(value, Mapping) else value
 
     return convert
 
 
-def decode(cls: type[T], data: Any) -> T:
+def _list_decoder(name: str, cls: type[Any]) -> Callable[[Any, bool], Any]:
+    """Return what converts a list of objects; anything else is an error."""
+    build = class_schema(cls).build
+
+    def convert(values: Any, infer_missing: bool) -> list[Any]:
+        if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
+            raise ShapeError(f"{name}: expected a list of objects, got {describe_type(values)}")
+        return [
+            build(value, infer_missing) if type(value) is dict else convert_other(index, value, infer_missing)
+            for index, value in enumerate(values)
+        ]
+
+    def convert_other(index: int, value: Any, infer_missing: bool) -> Any:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return build(dict(value), infer_missing)
+        raise ShapeError(f"{name}[{index}]: expected an object, got {describe_type(value)}")
+
+    return convert
+
+
+def decode(cls: type[T], data: Any, *, infer_missing: bool = False) -> T:
     """Build a dataclass from a JSON object without running its `__init__`.
 
+    Any mapping is an object, any sequence a list, and an instance stays the one it is, as with dataclasses-json.
+
     Raises:
-        ShapeError: `data` is not an object, or a required field is missing or misshapen.
+        ShapeError: `data` is not an object, or a required field is missing or of the wrong shape.
     """
     if type(data) is not dict:
-        raise ShapeError(f"expected an object, got {describe(data)}")
-    return cast(T, plan_for(cls).build(data))
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, Mapping):
+            raise ShapeError(f"expected an object, got {describe_type(data)}")
+        data = dict(data)
+    return cast(T, class_schema(cls).build(data, infer_missing))
 
 
-def loads(data: bytes | str) -> Any:
+def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse JSON; NaN and Infinity, which some servers write, are read as floats.
 
     Raises:
-        ValueError: the text is not JSON, not UTF-8, or nested too deep.
+        OversizeError: the text is nested too deep, or would take too much memory.
+        ValueError: the text is not JSON or not UTF-8.
     """
+    if len(data) > _ESTIMATED_ABOVE and (memory := _estimate_memory(data)) > MAX_MEMORY:
+        raise OversizeError(f"JSON of so many values that it would take some {memory // 1024**2:,} MiB of memory")
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        return _loads_leniently(data, error)
+        value = _loads_leniently(data, error)
+    if len(data) > 2 * max_depth and _is_deeper(value, max_depth):
+        raise OversizeError(f"JSON nested deeper than {max_depth} levels")
+    return value
 
 
 def _loads_leniently(data: bytes | str, error: ValueError) -> Any:
     """Read with the standard library what orjson refuses by design: NaN, Infinity, 1e999, half of an escaped
     surrogate pair (a token may end there), a byte-order mark."""
+    # orjson stops at 1,024 levels, with "Recursion limit reached"; the standard library would stop later or earlier.
     if "ecursion" in str(error):
-        raise error
+        raise OversizeError("JSON nested too deep") from None
     text = data.decode() if isinstance(data, bytes) else data
     try:
         return json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
-        raise ValueError("JSON nested too deep") from None
+        raise OversizeError("JSON nested too deep") from None
 
 
-def payload(obj: Any) -> dict[str, Any]:
-    """Give the JSON object of a dataclass: set fields only, extra keys merged last. Values are not copied."""
+def _is_deeper(value: Any, max_depth: int) -> bool:
+    """Return whether parsed JSON has more levels of lists and dicts.
+
+    `gc.get_referents` gives the items of all lists and dicts of a level at once, keys included, and nothing for
+    scalars: 8 ns for each value where a loop takes 40. Only for what a parser has just made: other objects refer to
+    their classes, and so to everything.
+    """
+    level = [value]
+    for _ in range(max_depth):
+        level = gc.get_referents(*level)
+        if not level:
+            return False
+    return any(type(item) in (list, dict) for item in level)
+
+
+def _estimate_memory(data: bytes | str) -> int:
+    """Return about how many bytes the values of a JSON text take; too many where a long text holds brackets.
+
+    `{"a":"b"},` is 10 bytes of JSON and some 300 in memory; without a bound, 256 MiB of JSON could take 10 GiB.
+    """
+    marks = ("{", "[", ",") if isinstance(data, str) else (b"{", b"[", b",")
+    objects, arrays, commas = (data.count(mark) for mark in marks)  # type: ignore[arg-type]
+    return (objects + arrays) * _BYTES_PER_CONTAINER + commas * _BYTES_PER_VALUE
+
+
+# Writing
+
+
+def to_payload(obj: Any) -> dict[str, Any]:
+    """Return the JSON object of a dataclass: set fields only, extra keys merged last. Values are not copied."""
+    return _with_extras(_set_fields(obj), obj)
+
+
+def _with_extras(values: dict[str, Any], obj: Any) -> dict[str, Any]:
+    values.update(vars(obj).get(EXTRA_FIELDS) or ())
+    return values
+
+
+def _set_fields(obj: Any) -> dict[str, Any]:
     attributes = vars(obj)
     result = {}
-    for name in plan_for(type(obj)).names:
+    for name in class_schema(type(obj)).names:
         value = attributes[name]
         if value is not None:
-            result[name] = value if type(value) in _AS_IS else _prepared(value, name)
-    result.update(attributes.get(EXTRAS) or ())
+            result[name] = value if type(value) in _AS_IS else _normalize(value, name)
     return result
 
 
@@ -183,57 +257,88 @@ def dumps(obj: Any) -> bytes:
 
     Raises:
         TypeError: a field holds another type than declared, or something JSON has no form for.
-        ValueError: NaN, an infinity, a lone surrogate, or an integer beyond 64 bits.
+        ValueError: NaN, an infinity, a lone surrogate, an integer beyond 64 bits, or more than `MAX_DEPTH` levels.
     """
-    _check_types(obj)
-    return dump_payload(payload(obj))
+    return dump_payload(_with_extras(_checked_fields(obj), obj))
+
+
+def _checked_fields(obj: Any, path: str = "") -> dict[str, Any]:
+    """Return the set fields of a dataclass, after checking their types and those of nested dataclasses."""
+    schema, values = class_schema(type(obj)), _set_fields(obj)
+    for name in schema.required:
+        if name not in values:
+            expected = schema.checks[name].label if name in schema.checks else "a value"
+            raise TypeError(f"{path}{name}: expected {expected}, got None")
+    for name, value in values.items():
+        check = schema.checks.get(name)
+        if check is not None:
+            check_field(check, value, f"{path}{name}")
+            if is_dataclass(value):
+                _checked_fields(value, f"{path}{name}.")
+    extras = vars(obj).get(EXTRA_FIELDS)
+    if not isinstance(extras, dict | Mapping | None):
+        raise TypeError(f"{path}{EXTRA_FIELDS}: expected a dict, got {describe_type(extras)}")
+    return values
 
 
 def dump_payload(value: Mapping[str, Any]) -> bytes:
     """Write a JSON object; errors name the path of what JSON cannot hold."""
     try:
-        body = orjson.dumps(value, default=_plain, option=_ORJSON_OPTIONS)
+        body = orjson.dumps(value, default=_default, option=_ORJSON_OPTIONS)
     except TypeError as error:
-        if misfit := _misfit(value):
-            raise misfit from None
-        body = _dump_plainly(value, str(error))
-    # orjson writes NaN and infinities as null without a word, so a null is looked into.
-    if b"null" in body and (misfit := _misfit(value)):
-        raise misfit
+        if problem := find_unserializable(value, _to_json_type):
+            raise problem from None
+        body = _dump_builtins(value, str(error))
+    # orjson silently writes NaN and infinities as null: look for them whenever "null" appears.
+    if b"null" in body and (problem := find_unserializable(value, _to_json_type)):
+        raise problem
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper(orjson.loads(body), MAX_DEPTH):
+        raise find_unserializable(value, _to_json_type) or ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return body
 
 
-def _dump_plainly(value: Mapping[str, Any], problem: str) -> bytes:
+def _dump_builtins(value: Mapping[str, Any], problem: str) -> bytes:
     """Write what orjson refuses although JSON could hold it: NumPy arrays of another byte order, for one."""
     try:
-        return orjson.dumps(to_plain(value))
+        return orjson.dumps(to_builtins(value))
     except TypeError:
         raise TypeError(f"the request cannot be written as JSON: {problem}") from None
 
 
-def to_plain(value: Any) -> Any:
-    """Convert to dicts, lists and scalars: dataclasses by their payload, enums by value, arrays by `tolist`."""
+def to_builtins(value: Any, *, strict: bool = False, depth: int = MAX_DEPTH) -> Any:
+    """Convert to dicts, lists and scalars: dataclasses by their payload, enums by value, arrays by `tolist`.
+
+    What has no JSON form stays as it is, or is a `TypeError` if `strict`.
+
+    Raises:
+        ValueError: the value is nested deeper than `depth` levels, or contains itself.
+    """
     kind = type(value)
     if kind in (str, int, float, bool, type(None)):
         return value
-    if kind is list or kind is tuple:
-        return [to_plain(item) for item in value]
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, str | int | float):
         return value
+    if depth == 0:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or contains itself")
+    if kind is list or kind is tuple:
+        return [to_builtins(item, strict=strict, depth=depth - 1) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_builtins(item, strict=strict, depth=depth - 1) for key, item in value.items()}
     try:
-        return to_plain(_plain(value))
+        converted = _to_json_type(value) if strict else _default(value)
     except TypeError:
+        if strict:
+            raise TypeError(f"expected a JSON value, got {describe_type(value)}") from None
         return value
+    return to_builtins(converted, strict=strict, depth=depth - (type(converted) not in (list, dict)))
 
 
-def _plain(value: Any) -> Any:
+def _default(value: Any) -> Any:
     """Reduce what JSON writers do not know to what they do; the `default` of `orjson.dumps`."""
     if is_dataclass(value) and not isinstance(value, type):
-        return payload(value)
+        return to_payload(value)
     if isinstance(value, AbstractSet | bytes | bytearray | memoryview):
         raise TypeError(f"{type(value).__name__} has no JSON form")
     if (as_list := getattr(value, "tolist", None)) is not None:
@@ -247,7 +352,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _prepared(value: Any, name: str) -> Any:
+def _to_json_type(value: Any) -> Any:
+    """Reduce a value as the wire does, which includes what orjson has a form for by itself (a UUID)."""
+    try:
+        return _default(value)
+    except TypeError:
+        return orjson.loads(orjson.dumps(value, option=_ORJSON_OPTIONS))
+
+
+def _normalize(value: Any, name: str) -> Any:
     """Make keys strings, and a list of what can be iterated only once, so that an error can say where it is."""
     if isinstance(value, Mapping):
         return _string_keys(value, name)
@@ -265,137 +378,4 @@ def _key_text(key: Any, name: str) -> str:
         return str(key)
     if isinstance(key, Integral) and not isinstance(key, bool):
         return str(int(key))
-    raise TypeError(f"{name}: expected string or integer keys, got {describe(key)}")
-
-
-def _scalar_checks(names: Iterable[str], hints: Mapping[str, Any]) -> Iterator[Check]:
-    for name in names:
-        members = variants(hints[name])
-        if all(isinstance(member, type) and _is_checked(member) for member in members):
-            exact = frozenset(members) | ({int} if float in members else set())
-            label = " or ".join(dict.fromkeys(_label(member) for member in members))
-            yield name, exact, _accepted(members), label
-
-
-def _is_checked(member: type) -> bool:
-    return member in (int, float, bool, str) or is_dataclass(member) or issubclass(member, Enum)
-
-
-def _accepted(members: tuple[type, ...]) -> tuple[type, ...]:
-    numbers: dict[type, tuple[type, ...]] = {int: (Integral,), float: (Real,)}
-    return tuple(kind for member in members for kind in numbers.get(member, (member,)))
-
-
-def _label(member: type) -> str:
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
-    return names.get(member) or ("a string" if issubclass(member, str) else f"a {member.__name__}")
-
-
-def _check_types(obj: Any, path: str = "") -> None:
-    attributes = vars(obj)
-    plan = plan_for(type(obj))
-    for name, exact, accepted, label in plan.checks:
-        value = attributes[name]
-        if value is None:
-            if name in plan.required:
-                raise TypeError(f"{path}{name}: expected {label}, got None")
-        elif type(value) not in exact and not _is_one_of(_scalar(value), accepted):
-            raise TypeError(
-                f"{path}{name}: expected {label}, got {describe(value)}"
-                f" (a server's own form of it can be sent in {EXTRAS})"
-            )
-    for name in plan.nested:
-        if is_dataclass(attributes[name]):
-            _check_types(attributes[name], f"{path}{name}.")
-    extras = attributes.get(EXTRAS)
-    if type(extras) is not dict and not isinstance(extras, Mapping | None):
-        raise TypeError(f"{path}{EXTRAS}: expected a dict, got {describe(extras)}")
-
-
-def _is_one_of(value: Any, accepted: tuple[type, ...]) -> bool:
-    """Tell whether a scalar has one of these types; `True` is no number."""
-    return isinstance(value, accepted) and (bool in accepted or not isinstance(value, bool))
-
-
-def _scalar(value: Any) -> Any:
-    """Give the Python scalar of NumPy's, which a comparison or a reduction leaves behind."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
-
-
-def _misfit(value: Any) -> Exception | None:
-    """Find the first thing JSON cannot hold and say where it is."""
-    return next(_misfits(value, "", 0), None)
-
-
-def _misfits(value: Any, path: str, depth: int) -> Iterator[Exception]:
-    where = path or "the request"
-    if depth > _MAX_DEPTH:
-        yield ValueError(f"{where[:_MAX_PATH]}…: nested deeper than {_MAX_DEPTH} levels, or contains itself")
-    elif isinstance(value, str):
-        if not _is_unicode(value):
-            yield ValueError(f"{where}: a lone surrogate cannot be sent as UTF-8")
-    elif isinstance(value, bool) or value is None or isinstance(value, Enum):
-        return
-    elif isinstance(value, Integral):
-        if not -(2**63) <= int(value) < 2**64:
-            yield ValueError(f"{where}: expected an integer of at most 64 bits, got a larger one")
-    elif isinstance(value, Real):
-        if not math.isfinite(value):
-            yield ValueError(f"{where}: expected a finite number, got {float(value)}")
-    else:
-        yield from _misfits_inside(value, path, depth)
-
-
-def _misfits_inside(value: Any, path: str, depth: int) -> Iterator[Exception]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if isinstance(key, str) and _is_unicode(key):
-                yield from _misfits(item, f"{path}.{key}" if path else key, depth + 1)
-            else:
-                yield TypeError(f"{path or 'the request'}: expected keys that are text, got {describe(key)}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _misfits(item, f"{path}[{index}]", depth + 1)
-    else:
-        try:
-            plain = _plain(value)
-        except TypeError:
-            if not _is_written(value):
-                yield TypeError(f"{path or 'the request'}: expected a JSON value, got {describe(value)}")
-        else:
-            yield from _misfits(plain, path, depth + 1)
-
-
-def _is_written(value: Any) -> bool:
-    """Tell whether orjson itself has a form for a value (a UUID has one)."""
-    try:
-        orjson.dumps(value, option=_ORJSON_OPTIONS)
-    except TypeError:
-        return False
-    return True
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def describe(value: Any) -> str:
-    """Name a value's JSON type with a short look at scalars; never the content of strings longer than a word."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"{type(value).__name__} {value!r}" if abs(value) < 1e30 or value - value else "a huge number"
-    if isinstance(value, str):
-        return f"str {value!r}" if len(value) <= 20 else f"a str of {len(value)} characters"
-    if isinstance(value, dict):
-        return "an object" if value else "an empty object"
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {len(value)}"
-    name = type(value).__name__
-    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+    raise TypeError(f"{name}: expected string or integer keys, got {describe_type(key)}")

@@ -41,6 +41,8 @@ def read_error(body: str | bytes) -> ErrorDetails:
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     try:
         data = codec.loads(text)
+    except codec.OversizeError:
+        return ErrorDetails(message=_TOO_DEEP)
     except ValueError:
         return ErrorDetails(message=_from_text(text))
     return read_error_data(data)

@@ -25,22 +25,25 @@ class Event(NamedTuple):
     id: str = ""
     """The last event id seen so far."""
 
+    is_complete: bool = True
+    """False for what the end of the input left without its blank line."""
+
 
 class Decoder:
     """Turn chunks of an event stream into events, in linear time, holding no more than the unfinished event."""
 
     def __init__(self) -> None:
-        self._head: bytes | None = b""
+        self._bom_buffer: bytes | None = b""
         self._after_cr = False
         self._line: list[bytes] = []
         self._data: list[bytes] = []
         self._name = ""
         self._id = ""
-        self._fresh = False
+        self._at_boundary = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes and give the events that they complete."""
-        if self._fresh and chunk[:6] == b"data: " and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10:
+        """Return the events that the next bytes complete."""
+        if self._at_boundary and chunk[:6] == b"data: " and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10:
             data = chunk[6:-2]
             if b"\r" not in data:
                 return [Event(data, "message", self._id)]
@@ -50,11 +53,11 @@ class Decoder:
                 self._read_field(line)
             elif event := self._dispatch():
                 events.append(event)
-        self._fresh = self._head is None and not (self._line or self._data or self._name or self._after_cr)
+        self._at_boundary = self._bom_buffer is None and not (self._line or self._data or self._name or self._after_cr)
         return events
 
     def end(self) -> Event | None:
-        """Say that the input has ended, and give the event that it left unfinished, if there is one.
+        """Return the event that the end of the input leaves unfinished, if there is one.
 
         The specification drops such an event. Some servers end a complete answer without the last blank line, so
         the caller may want to look.
@@ -63,10 +66,11 @@ class Decoder:
         self._line = []
         if line:
             self._read_field(line)
-        return self._dispatch()
+        event = self._dispatch()
+        return event and event._replace(is_complete=False)
 
     def _complete_lines(self, chunk: bytes) -> list[bytes]:
-        if self._head is not None:
+        if self._bom_buffer is not None:
             chunk = self._without_bom(chunk)
         if self._after_cr and chunk:
             self._after_cr = False
@@ -86,11 +90,11 @@ class Decoder:
         return lines
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        head = (self._head or b"") + chunk
+        head = (self._bom_buffer or b"") + chunk
         if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._head = head
+            self._bom_buffer = head
             return b""
-        self._head = None
+        self._bom_buffer = None
         return head.removeprefix(_BOM)
 
     def _read_field(self, line: bytes) -> None:

@@ -1,10 +1,8 @@
-"""Reading the bodies of answers: whole or as they arrive, in bounded memory, with failures translated."""
+"""Reading response bodies: whole or as they arrive, in bounded memory, with failures translated."""
 
 from __future__ import annotations
 
-import os
-import socket
-import time
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.client import HTTPResponse
@@ -18,18 +16,19 @@ from .._core.deadline import Deadline
 from ..models import errors
 from .errors import connection_error, deadline_error, host_of, response_too_large, sent_credentials
 from .failures import TRANSPORT_EXCEPTIONS, TransportFailure, classify
+from .lease import Lease
 
 _READ_SIZE = 64 * 1024
-_READ_AT_ONCE = 8 * 1024 * 1024
+_MAX_SINGLE_READ = 8 * 1024 * 1024
 _ERROR_BODY_LIMIT = 1024 * 1024
 _DRAIN_SECONDS = 0.25
-_CLOSED_MEANWHILE = (AttributeError, ValueError)
-"""What reading raises when another thread closes the answer."""
-_ANY = (*TRANSPORT_EXCEPTIONS, *_CLOSED_MEANWHILE)
+_CLOSED_CONCURRENTLY = (AttributeError, ValueError)
+"""What reading raises when something else closes the response."""
+_READ_ERRORS = (*TRANSPORT_EXCEPTIONS, *_CLOSED_CONCURRENTLY)
 
 
 class ResponseBody:
-    """An answer whose body is still unread, and what is needed to read it, such as how many bytes it may have."""
+    """A response with an unread body, its size limit and its deadline. It owns the response's connection."""
 
     def __init__(
         self, response: requests.Response, limit: int, deadline: Deadline | None = None, retries_taken: int = 0
@@ -38,194 +37,182 @@ class ResponseBody:
         self.limit = limit
         self.deadline = deadline
         self.retries_taken = retries_taken
-        self.process = os.getpid()
+        self.lease = Lease(response.raw, deadline)
 
     @property
     def content_type(self) -> str:
         """The media type with its parameters; empty when the server sent none."""
         return self.response.headers.get("Content-Type") or ""
 
+    def close(self) -> None:
+        """End the response early, from any thread, signal handler, finalizer or forked child; never raises."""
+        self.lease.close()
+        if not self.lease.is_ours and self.response.raw is not None:
+            with contextlib.suppress(Exception):  # a response that something else than urllib3 made
+                self.response.close()
 
-def read_body(answer: ResponseBody) -> bytes:
+    def drain(self) -> None:
+        """Read what follows the last event, for at most 0.25 s, so that the connection can serve another call."""
+        if self.lease.acquire():
+            try:
+                self.lease.drain(_DRAIN_SECONDS)
+            except _READ_ERRORS:
+                self.lease.close()
+            finally:
+                self.lease.release()
+
+
+def read_body(body: ResponseBody) -> bytes:
     """Read the whole body; `response.content` has it afterwards, too.
 
     Raises:
         errors.APIConnectionError: it was cut short, damaged, or late.
         errors.ResponseTooLargeError: it is larger than the limit.
     """
-    response: Any = answer.response
+    response: Any = body.response
     if response._content is not False:
         return response.content or b""
-    if _fits_at_once(answer):
-        body = _translated(answer, response.raw.read)
+    if not _can_read_in_one_call(body):
+        return cache_content(response, b"".join(iter_chunks(body)))
+    try:
+        content = _read(body, response.raw.read, is_whole=True)
+    except TransportFailure as failed:
+        failure = failed
     else:
-        body = b"".join(iter_chunks(answer))
-    return keep_body(response, body)
+        return cache_content(response, content)
+    raise connection_error(failure, host_of(response), body.deadline, response)
 
 
-def keep_body(response: Any, body: bytes) -> bytes:
-    """Leave a body that was read where `response.content` finds it; reading through that is several times slower."""
-    response._content = body
+def cache_content(response: Any, content: bytes) -> bytes:
+    """Store the body so that `response.content` returns it. (`response.content` itself reads in pieces of 10 KiB.)"""
+    response._content = content
     response._content_consumed = True
-    return body
+    return content
 
 
-def iter_chunks(answer: ResponseBody) -> Iterator[bytes]:
+def iter_chunks(body: ResponseBody) -> Iterator[bytes]:
     """Yield the body as it arrives, under any framing.
 
     Raises:
         errors.APIConnectionError: it was cut short, damaged, or late.
         errors.ResponseTooLargeError: it is larger than the limit.
     """
-    return translated(answer, iter_raw_chunks(answer))
+    return translated(body, iter_raw_chunks(body))
 
 
-def translated(answer: ResponseBody, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def translated(body: ResponseBody, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield chunks; a `TransportFailure` becomes its public error."""
     try:
         for chunk in chunks:  # noqa: UP028 (`yield from` would close `chunks` with this generator)
             yield chunk
         return
     except TransportFailure as failure:
-        error = connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+        error = connection_error(failure, host_of(body.response), body.deadline, body.response)
     raise error  # outside of the except block: nothing hangs on its __context__
 
 
-def iter_raw_chunks(answer: ResponseBody) -> Iterator[bytes]:
+def iter_raw_chunks(body: ResponseBody) -> Iterator[bytes]:
     """Yield the body as it arrives, under any framing, for a caller that translates failures itself.
+
+    Ends without an error when the body is closed meanwhile.
 
     Raises:
         TransportFailure: it was cut short, damaged, or a read took too long.
         errors.APITimeoutError: the deadline has expired.
         errors.ResponseTooLargeError: it is larger than the limit.
     """
-    read = _reader(answer.response)
-    deadline, limit, total = answer.deadline, answer.limit, 0
+    read = _reader(body.response)
+    deadline, limit, total = body.deadline, body.limit, 0
     while True:
-        if deadline is not None and deadline.expired:
-            release(answer.response)
-            raise deadline_error(host_of(answer.response), deadline, answer.response)
-        chunk, failure = b"", None
-        try:
-            chunk = read()
-        except _ANY as error:
-            failure = _classify(answer, error)
-        if failure is not None:
-            release(answer.response)
-            raise failure
+        if deadline is not None and deadline.expired and not body.lease.closed:
+            body.close()
+            raise deadline_error(host_of(body.response), deadline, body.response)
+        chunk = _read(body, read)
         if not chunk:
             return
         total += len(chunk)
         if total > limit:
-            release(answer.response)
-            raise response_too_large(answer.response, limit)
+            body.close()
+            raise response_too_large(body.response, limit)
         yield chunk
 
 
-def read_error_body(answer: ResponseBody) -> bytes:
-    """Read as much of an error's body as is worth reading, then let go of the connection; never raises."""
-    answer.limit = min(answer.limit, _ERROR_BODY_LIMIT)
-    response: Any = answer.response
-    body: list[bytes] = []
+def read_error_body(body: ResponseBody) -> bytes:
+    """Read up to 1 MiB of an error body and end the response. Never raises."""
+    body.limit = min(body.limit, _ERROR_BODY_LIMIT)
+    response: Any = body.response
+    chunks: list[bytes] = []
     try:
         if response._content is not False:
             return response.content or b""
-        for chunk in iter_chunks(answer):
-            body.append(chunk)
+        for chunk in iter_chunks(body):
+            chunks.append(chunk)
     except errors.SDKError:
         pass
     finally:
-        release(answer.response)
-    return keep_body(response, b"".join(body))
+        body.close()
+    return cache_content(response, b"".join(chunks))
 
 
-def finish(answer: ResponseBody) -> None:
-    """After the last event: read the rest, if it comes at once, so that the connection can be used again."""
-    raw = answer.response.raw
-    sock = _reusable_socket(answer.response)
-    if sock is None:
-        release(answer.response)
-        return
-    end = time.monotonic() + _DRAIN_SECONDS
-    if answer.deadline is not None:
-        answer.deadline.shorten(_DRAIN_SECONDS)
-    try:
-        while (left := end - time.monotonic()) > 0:
-            sock.settimeout(left)
-            if not raw.read1(_READ_SIZE, decode_content=True):
-                return
-    except _ANY:
-        pass
-    release(answer.response)
+def _read(body: ResponseBody, read: Callable[[], bytes], *, is_whole: bool = False) -> bytes:
+    """Read once, as the one that owns the connection; at the end of the body return it to its pool.
 
+    Args:
+        body: what is read.
+        read: reads all (`is_whole`), or what has arrived, nothing at the end.
+        is_whole: whether that was all.
 
-def release(response: requests.Response) -> None:
-    """Close an answer; one that a hook made without a network has nothing to close."""
-    if response.raw is not None:
-        response.close()
-
-
-def drop(answer: ResponseBody) -> None:
-    """End an answer that is still coming; wakes a thread that is waiting for more of it.
-
-    In a process that was forked meanwhile the connection is the parent's: there it is only let go of.
+    Raises:
+        TransportFailure: reading failed, and not because the body was closed meanwhile.
     """
-    sock = _socket(answer.response)
-    if sock is not None and answer.process == os.getpid():
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-    release(answer.response)
+    lease = body.lease
+    if not lease.acquire():
+        return b""
+    failure = None
+    try:
+        chunk = read()
+        if is_whole or not chunk:
+            lease.finish()
+        return chunk
+    except _READ_ERRORS as error:
+        failure = None if lease.closed else _classify(body, error)
+        body.close()
+    except BaseException:
+        body.close()  # interrupted: nobody knows where in the response the connection is
+        raise
+    finally:
+        lease.release()
+    if failure is None:
+        return b""
+    try:
+        raise failure
+    finally:
+        del failure
 
 
-def _fits_at_once(answer: ResponseBody) -> bool:
-    raw = answer.response.raw
-    length = getattr(raw, "length_remaining", None)
+def _can_read_in_one_call(body: ResponseBody) -> bool:
+    length = getattr(body.response.raw, "length_remaining", None)
     if length is None:
         return False
-    if length > answer.limit:
-        release(answer.response)
-        raise response_too_large(answer.response, answer.limit)
-    plain = "Content-Encoding" not in answer.response.headers
-    return plain and length <= _READ_AT_ONCE and answer.deadline is None
+    if length > body.limit:
+        body.close()
+        raise response_too_large(body.response, body.limit)
+    plain = "Content-Encoding" not in body.response.headers
+    return plain and length <= _MAX_SINGLE_READ and body.deadline is None
 
 
 def _reader(response: requests.Response) -> Callable[[], bytes]:
-    """Find the way to read what has arrived: `read1` holds nothing back, whatever frames the body."""
+    """Return a function that returns available bytes without waiting for a full buffer."""
     raw = response.raw
-    if response._content is not False or raw is None:  # a hook's own answer, or one that a hook has read
+    if response._content is not False or raw is None:  # a hook's own response, or one that a hook has read
         return partial(next, filter(None, (response.content,)), b"")
     if isinstance(raw, urllib3.BaseHTTPResponse):
-        read = partial(raw.read1, _READ_SIZE, decode_content=True)
-        below = getattr(raw, "_original_response", None)
-        if not (isinstance(below, HTTPResponse) and below.chunked) or "Content-Encoding" in response.headers:
-            return read
-        # Chunks that are not compressed need nothing of urllib3 but the end, where it takes the connection back.
-        return partial(next, chain(iter(partial(below.read1, _READ_SIZE), b""), iter(read, b"")), b"")
-    pieces = filter(None, response.iter_content(_READ_SIZE))
-    return partial(next, pieces, b"")
+        original = getattr(raw, "_original_response", None)  # urllib3 2.x; without it all is read through urllib3
+        if isinstance(original, HTTPResponse) and original.chunked and "Content-Encoding" not in response.headers:
+            return partial(original.read1, _READ_SIZE)
+        return partial(raw.read1, _READ_SIZE, decode_content=True)
+    return partial(next, chain(filter(None, response.iter_content(_READ_SIZE)), (b"",)), b"")
 
 
-def _translated(answer: ResponseBody, read: Callable[[], bytes]) -> bytes:
-    try:
-        return read()
-    except _ANY as error:
-        failure = _classify(answer, error)
-    release(answer.response)
-    raise connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
-
-
-def _classify(answer: ResponseBody, error: BaseException) -> TransportFailure:
-    return classify(error, phase="read", secrets=sent_credentials(answer.response))
-
-
-def _socket(response: requests.Response) -> socket.socket | None:
-    """Find the socket, in its connection or, when the answer ends with that, in the answer's own file."""
-    file = getattr(getattr(response.raw, "_fp", None), "fp", None)
-    return _reusable_socket(response) or getattr(getattr(file, "raw", None), "_sock", None)
-
-
-def _reusable_socket(response: requests.Response) -> socket.socket | None:
-    connection = getattr(response.raw, "connection", None)
-    return getattr(connection, "sock", None)
+def _classify(body: ResponseBody, error: BaseException) -> TransportFailure:
+    return classify(error, phase="read", secrets=sent_credentials(body.response))

@@ -1,4 +1,4 @@
-"""Join the chunks of a stream into one answer."""
+"""Join the chunks of a stream into one completion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..models.shared.createcompletionresponse import (
 _JOINED_LISTS = ("token_ids",)
 
 
-def collect(chunks: Iterable[CreateCompletionResponse]) -> CreateCompletionResponse:
+def accumulate(chunks: Iterable[CreateCompletionResponse]) -> CreateCompletionResponse:
     """Join chunks: texts and log-probabilities by choice, choices ordered by index, the last usage kept.
 
     Of every other field the last value that is not null counts. A choice without an index has that of its position.

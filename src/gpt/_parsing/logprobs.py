@@ -1,4 +1,8 @@
-"""The tokens of a choice in one form, whichever of the two forms of log-probabilities the server sent."""
+"""The tokens of a choice in one form, whichever of the two forms of log-probabilities the server sent.
+
+OpenAI's completions endpoint has lists (`tokens`, `token_logprobs`, `top_logprobs`, `text_offset`), its chat endpoint
+objects (`content`), which llama.cpp and Fireworks send here.
+"""
 
 from __future__ import annotations
 
@@ -36,54 +40,54 @@ class Token:
     """Its log-probability, as it came; `None` when it is null, NaN or no number."""
 
     alternatives: tuple[Alternative, ...] = ()
-    """The likeliest tokens at its position, the likeliest first; most servers list the token itself among them."""
+    """The most likely tokens at its position, sorted; most servers list the token itself among them."""
 
     offset: int | None = None
-    """Where it begins in the text, as the server says; `None` when it does not (SGLang sends -1)."""
+    """Where it begins in the text, in characters, as the server says; `None` when it does not (SGLang sends -1)."""
 
     raw: bytes | None = None
-    """Its bytes, where the server tells them; they need not be whole characters."""
+    """Its bytes, where the server sends them; they need not be whole characters."""
 
 
-def read_tokens(choice: CreateCompletionResponseChoices) -> list[Token]:
-    """List the tokens of a choice; empty when the server sent none. Never raises, whatever the lists hold."""
+def tokens_of(choice: CreateCompletionResponseChoices) -> list[Token]:
+    """Return the tokens of a choice, none when the server sent none. Never raises, whatever the lists hold."""
     logprobs = choice.logprobs
     if not isinstance(logprobs, CreateCompletionResponseChoicesLogprobs):
         return []
-    if isinstance(logprobs.content, list):
-        return [_read_chat_token(entry) for entry in logprobs.content]
-    return list(_read_lists(logprobs))
+    if isinstance(logprobs.content, list | tuple):
+        return [_chat_token(entry) for entry in logprobs.content]
+    return list(_tokens_of_lists(logprobs))
 
 
-def _read_lists(logprobs: CreateCompletionResponseChoicesLogprobs) -> Iterator[Token]:
+def _tokens_of_lists(logprobs: CreateCompletionResponseChoicesLogprobs) -> Iterator[Token]:
     tokens: Any = logprobs.tokens
-    for position, text in enumerate(tokens if isinstance(tokens, list) else ()):
+    for position, text in enumerate(tokens if isinstance(tokens, list | tuple) else ()):
         offset = _at(logprobs.text_offset, position)
         yield Token(
             text=str(text),
             logprob=_number(_at(logprobs.token_logprobs, position)),
-            alternatives=_sorted(_read_map(_at(logprobs.top_logprobs, position))),
+            alternatives=_likeliest_first(_alternatives_of_map(_at(logprobs.top_logprobs, position))),
             offset=offset if type(offset) is int and offset >= 0 else None,
             raw=_openai_bytes(str(text)),
         )
 
 
-def _read_map(entry: Any) -> Iterator[Alternative]:
+def _alternatives_of_map(entry: Any) -> Iterator[Alternative]:
     for text, logprob in entry.items() if isinstance(entry, Mapping) else ():
         yield Alternative(str(text), _number(logprob), _openai_bytes(str(text)))
 
 
-def _read_chat_token(entry: Any) -> Token:
+def _chat_token(entry: Any) -> Token:
     fields = entry if isinstance(entry, Mapping) else {}
     top = fields.get("top_logprobs") or fields.get("top_probs")
     others = (
-        (_read_chat_alternative(each) for each in top if isinstance(each, Mapping)) if isinstance(top, list) else ()
+        (_chat_alternative(each) for each in top if isinstance(each, Mapping)) if isinstance(top, list | tuple) else ()
     )
-    own = _read_chat_alternative(fields)
-    return Token(own.text, own.logprob, _sorted(others), None, own.raw)
+    own = _chat_alternative(fields)
+    return Token(own.text, own.logprob, _likeliest_first(others), None, own.raw)
 
 
-def _read_chat_alternative(fields: Mapping[str, Any]) -> Alternative:
+def _chat_alternative(fields: Mapping[str, Any]) -> Alternative:
     text = fields.get("token")
     if not isinstance(text, str):
         text = f"token {fields['id']}" if "id" in fields else ""
@@ -94,14 +98,14 @@ def _read_chat_alternative(fields: Mapping[str, Any]) -> Alternative:
     return Alternative(text, logprob, _chat_bytes(fields.get("bytes")))
 
 
-def _sorted(alternatives: Any) -> tuple[Alternative, ...]:
+def _likeliest_first(alternatives: Any) -> tuple[Alternative, ...]:
     return tuple(
         sorted(alternatives, key=lambda each: -math.inf if each.logprob is None else each.logprob, reverse=True)
     )
 
 
 def _at(values: Any, position: int) -> Any:
-    return values[position] if isinstance(values, list) and position < len(values) else None
+    return values[position] if isinstance(values, list | tuple) and position < len(values) else None
 
 
 def _number(value: Any) -> float | None:

@@ -1,14 +1,15 @@
-"""From the bytes of a stream to completion chunks: its events, its errors, its end."""
+"""From the bytes of a stream to completions: bytes → events → completions, its errors and its end."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
-from typing import Any
+
+import requests
 
 from .._core import codec, sse
-from .._http.body import ResponseBody, drop, finish, iter_raw_chunks, keep_body, translated
+from .._http.body import ResponseBody, cache_content, iter_raw_chunks, translated
 from .._http.errors import (
     connection_error,
     deadline_error,
@@ -20,116 +21,152 @@ from .._http.errors import (
 from .._http.failures import TransportFailure
 from ..models import errors
 from ..models.shared import CreateCompletionResponse
-from ..utils.eventstreaming import EventStream, Progress
-from .accumulate import collect
-from .completion import as_completion, read_completion
+from ..utils.eventstreaming import EventStream
+from .accumulate import accumulate
+from .completion import read_completion, to_completion
 
 _DONE = b"[DONE]"
-_LONGEST_DONE = 64
-_BEGINS_EVENTS = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry|error)?:")
-_MAY_BEGIN_EVENTS = re.compile(rb"(\xef|\xef\xbb|\xef\xbb\xbf\s*)?[adeinorty]{0,5}")
-_NO_EVENTS = (b"{", b"[", b"<")
+_MAX_DONE_LENGTH = 64
+_BOM = b"\xef\xbb\xbf"
+_SSE_START = re.compile(rb"(data|event|id|retry|error)?:")
+_SSE_START_PREFIX = re.compile(rb"[adeinorty]{0,5}")
+_NOT_SSE = (b"{", b"[", b"<")
+
+_Completions = Generator[tuple[bytes, CreateCompletionResponse], None, bool]
+"""Each event as received and as a completion; returns whether every choice that was seen is finished."""
 
 
-def open_stream(answer: ResponseBody) -> EventStream[CreateCompletionResponse]:
-    """Make the stream of an answer to a request with `stream=True`, whatever the server sent.
+def open_stream(body: ResponseBody) -> EventStream[CreateCompletionResponse]:
+    """Return the stream of a response to a request with `stream=True`, whatever the server sent.
 
     Raises:
-        errors.SDKError: the answer is no stream but an error, a page, or nothing that can be read.
+        errors.SDKError: the response is no stream but an error, a page, or nothing that can be read.
     """
-    progress = Progress()
-    chunks = iter_raw_chunks(answer)
-    events: Generator[CreateCompletionResponse, None, None]
-    if "text/event-stream" in answer.content_type.lower():
-        events = _read(answer, chunks, progress)
-    else:
-        # Some servers mislabel their streams, some answer with plain JSON: the first bytes tell.
-        head = _head(translated(answer, chunks))
-        if _BEGINS_EVENTS.match(head):
-            events = _read(answer, chain((head,), chunks), progress)
-        else:
-            body = keep_body(answer.response, head + b"".join(translated(answer, chunks)))
-            events = _only(read_completion(answer.response, body), body, progress)
-    return EventStream(answer.response, events, progress, collect=_collect, close=lambda _: drop(answer))
+    try:
+        events = _open(body)
+    except errors.SDKError as error:
+        body.close()
+        error.partial = _accumulate([])
+        raise
+    return EventStream(body.response, events, accumulate=_accumulate, abort=body.close)
 
 
-def _head(chunks: Iterator[bytes]) -> bytes:
-    """Take from the beginning what is enough to tell a stream from other bodies."""
-    head = b""
+def _open(body: ResponseBody) -> _Completions:
+    chunks = iter_raw_chunks(body)
+    if "text/event-stream" in body.content_type.lower():
+        return _translated(body, _completions(body, chunks))
+    # Some servers mislabel their streams, some answer with plain JSON: the first bytes tell.
+    safe = translated(body, chunks)
+    head = _peek(safe)
+    if _SSE_START.match(head):
+        return _translated(body, _completions(body, chain((head,), chunks)))
+    content = cache_content(body.response, head + b"".join(safe))
+    return _single(content, read_completion(body.response, content))
+
+
+def _peek(chunks: Iterator[bytes]) -> bytes:
+    """Take from the beginning what is enough to tell a stream from other bodies, without a mark and white space.
+
+    White space is dropped as it comes: looking at all of it again with each chunk would be quadratic.
+    """
+    head, may_be_mark = b"", True
     for chunk in chunks:
-        head = (head + chunk).lstrip()
-        if head and not _MAY_BEGIN_EVENTS.fullmatch(head):
+        head += chunk
+        if may_be_mark and len(head) < len(_BOM) and _BOM.startswith(head):
+            continue
+        if may_be_mark and head.lstrip().startswith(_BOM):
+            head = head.lstrip().removeprefix(_BOM)
+        head = head.lstrip()
+        may_be_mark = may_be_mark and not head
+        if head and not _SSE_START_PREFIX.fullmatch(head):
             break
     return head
 
 
-def _only(
-    completion: CreateCompletionResponse, body: bytes, progress: Progress
-) -> Generator[CreateCompletionResponse, None, None]:
-    progress.events.append(body)
-    progress.completed = True
-    yield completion
+def _single(content: bytes, completion: CreateCompletionResponse) -> _Completions:
+    """Yield the one completion that came in place of a stream."""
+    yield content, completion
+    return True
 
 
-def _collect(events: Iterable[bytes]) -> CreateCompletionResponse:
-    return collect(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in events)
+def _accumulate(received: Iterable[bytes]) -> CreateCompletionResponse:
+    return accumulate(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in received)
 
 
-def _read(
-    answer: ResponseBody, chunks: Iterable[bytes], progress: Progress
-) -> Generator[CreateCompletionResponse, None, None]:
-    """Yield the completions of a stream; whatever goes wrong carries what had come."""
-    problem: errors.SDKError
+def _translated(body: ResponseBody, completions: _Completions) -> _Completions:
+    """Yield completions; a `TransportFailure` becomes the error of an interrupted stream, or of one that was late."""
+    error: errors.SDKError
     try:
-        yield from _completions(answer, chunks, progress)
-        return
+        return (yield from completions)
     except TransportFailure as failure:
         if failure.kind == "timeout":
-            problem = connection_error(failure, host_of(answer.response), answer.deadline, answer.response)
+            error = connection_error(failure, host_of(body.response), body.deadline, body.response)
         else:
-            problem = stream_interrupted(answer.response, "broke off", failure)
-    except errors.SDKError as error:
-        problem = error
-    finally:
-        if not progress.completed:
-            drop(answer)
-    problem.partial = _collect(progress.events)
+            error = stream_interrupted(body.response, "broke off", failure)
     try:
-        raise problem
+        raise error  # outside of the except block: nothing hangs on its __context__
     finally:
-        del problem  # it holds this frame
+        del error  # it holds this frame
 
 
-def _completions(
-    answer: ResponseBody, chunks: Iterable[bytes], progress: Progress
-) -> Iterator[CreateCompletionResponse]:
-    response, deadline, seen = answer.response, answer.deadline, progress.events
-    decoder = sse.Decoder()
-    chunks = iter(chunks)
+def _completions(body: ResponseBody, chunks: Iterator[bytes]) -> _Completions:
+    """Turn the bytes of a stream into completions."""
     first = next(chunks, b"")
-    if first.lstrip().startswith(_NO_EVENTS):
-        # JSON or a page, called a stream.
-        body = keep_body(response, first + b"".join(chunks))
-        yield from _only(read_completion(response, body), body, progress)
-        return
-    for chunk in chain((first,), chunks):
-        for event in decoder.feed(chunk):
-            data = event.data
-            if len(data) < _LONGEST_DONE and data.strip() == _DONE:
-                progress.completed = True
-                finish(answer)
-                return
-            completion = _read_event(response, event)
-            if completion is None:
-                continue
-            seen.append(data)
-            yield completion
-            if deadline is not None and deadline.expired:
-                raise deadline_error(host_of(response), deadline, response)
-    yield from _last(response, decoder.end(), progress)
+    if not first.lstrip().startswith(_NOT_SSE):
+        return (yield from _from_events(body, _events(chain((first,), chunks))))
+    # JSON or a page, called a stream.
+    content = cache_content(body.response, first + b"".join(chunks))
+    return (yield from _single(content, read_completion(body.response, content)))
 
 
-def _read_event(response: Any, event: sse.Event) -> CreateCompletionResponse | None:
+def _events(chunks: Iterable[bytes]) -> Iterator[sse.Event]:
+    """Decode events, and at last what the end of the input has left unfinished."""
+    decoder = sse.Decoder()
+    for chunk in chunks:
+        yield from decoder.feed(chunk)
+    if (event := decoder.end()) is not None:
+        yield event
+
+
+def _from_events(body: ResponseBody, events: Iterable[sse.Event]) -> _Completions:
+    """Turn events into completions, until `[DONE]` or the end of the input.
+
+    Raises:
+        errors.StreamInterruptedError: the input ended while a choice was unfinished.
+        errors.APITimeoutError: the deadline expired.
+        errors.SDKError: an event says so, or cannot be read.
+    """
+    response, deadline = body.response, body.deadline
+    finished: dict[int, bool] = {}
+    seen = False
+    for event in events:
+        data = event.data
+        if len(data) < _MAX_DONE_LENGTH and data.strip() == _DONE:
+            body.drain()
+            return all(finished.values())
+        if not event.is_complete and data.strip() and not _is_json(data):
+            raise stream_interrupted(response, "ended inside an event")
+        completion = _read_event(response, event)
+        if deadline is not None and deadline.expired:
+            raise deadline_error(host_of(response), deadline, response)
+        if completion is None:
+            continue
+        seen = True
+        _note_finished(completion, finished)
+        yield data, completion
+    if not finished or not all(finished.values()):
+        early = "before every choice was finished" if seen else "before its first event"
+        raise stream_interrupted(response, f"ended without [DONE] {early}")
+    return True
+
+
+def _note_finished(completion: CreateCompletionResponse, finished: dict[int, bool]) -> None:
+    for position, choice in enumerate(completion.choices):
+        index = choice.index if type(choice.index) is int else position
+        finished[index] = bool(choice.finish_reason) or finished.get(index, False)
+
+
+def _read_event(response: requests.Response, event: sse.Event) -> CreateCompletionResponse | None:
     """Read one event; `None` for one that says nothing."""
     try:
         data = codec.loads(event.data)
@@ -139,30 +176,13 @@ def _read_event(response: Any, event: sse.Event) -> CreateCompletionResponse | N
         if event.name == "error":
             raise in_band_error(response, None, event.data.decode("utf-8", "replace")) from None
         raise invalid_response(response, event.data, "an event of the stream is not JSON") from error
-    if event.name != "message":
-        if event.name == "error":
-            raise in_band_error(response, data, event.data.decode("utf-8", "replace"))
-        if not isinstance(data, dict) or not ("choices" in data or "error" in data):
-            return None  # a ping, or news of another kind
-    return as_completion(response, data, event.data)
-
-
-def _last(response: Any, event: sse.Event | None, progress: Progress) -> Iterator[CreateCompletionResponse]:
-    """Deal with the end of input: an event without its last blank line, then the question whether all is there."""
-    if event is not None and event.data.strip() == _DONE:
-        progress.completed = True
-        return
-    if event is not None and event.data.strip():
-        if not _is_json(event.data):
-            raise stream_interrupted(response, "ended inside an event")
-        completion = _read_event(response, event)
-        if completion is not None:
-            progress.events.append(event.data)
-            yield completion
-    if not _is_finished(progress.events):
-        early = "before every choice was finished" if progress.events else "before its first event"
-        raise stream_interrupted(response, f"ended without [DONE] {early}")
-    progress.completed = True
+    if event.name == "error":
+        raise in_band_error(response, data, event.data.decode("utf-8", "replace"))
+    if data is None:
+        return None  # llama.cpp sends these between the choices of several prompts
+    if event.name != "message" and not (isinstance(data, dict) and ("choices" in data or "error" in data)):
+        return None  # a ping, or news of another kind
+    return to_completion(response, data, event.data)
 
 
 def _is_json(data: bytes) -> bool:
@@ -171,15 +191,3 @@ def _is_json(data: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_finished(events: Iterable[bytes]) -> bool:
-    """Tell whether at least one choice was seen and every seen choice has a finish reason."""
-    finished: dict[int, bool] = {}
-    for data in events:
-        for position, choice in enumerate(codec.loads(data)["choices"]):
-            index = choice.get("index")
-            if type(index) is not int:
-                index = position
-            finished[index] = finished.get(index, False) or bool(choice.get("finish_reason"))
-    return bool(finished) and all(finished.values())

@@ -14,6 +14,7 @@ import orjson
 from marshmallow import ValidationError
 
 from .._core import codec
+from .._core.describe import describe_type
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from .worker import Reply
@@ -84,28 +85,28 @@ def _parse(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise _Problem("invalid_json_line", f"the line is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise _Problem("invalid_json_line", f"expected an object, got {codec.describe(value)}")
+        raise _Problem("invalid_json_line", f"expected an object, got {describe_type(value)}")
     return value
 
 
 def _read_id(value: Mapping[str, Any]) -> str:
     found = value.get("custom_id")
     if not isinstance(found, str) or not found:
-        raise _Problem("invalid_custom_id", f"custom_id: expected a string, got {codec.describe(found)}")
+        raise _Problem("invalid_custom_id", f"custom_id: expected a string, got {describe_type(found)}")
     return found
 
 
 def _check_address(value: Mapping[str, Any]) -> None:
     method, url = value.get("method", "POST"), value.get("url", URLS[0])
     if method != "POST":
-        raise _Problem("invalid_method", f"method: expected 'POST', got {codec.describe(method)}")
+        raise _Problem("invalid_method", f"method: expected 'POST', got {describe_type(method)}")
     if url not in URLS:
-        raise _Problem("invalid_url", f"url: expected {URLS[0]!r}, got {codec.describe(url)}")
+        raise _Problem("invalid_url", f"url: expected {URLS[0]!r}, got {describe_type(url)}")
 
 
 def _read_body(body: object, model: str | None) -> CreateCompletionRequest:
     if not isinstance(body, dict):
-        raise _Problem("invalid_request", f"body: expected an object, got {codec.describe(body)}")
+        raise _Problem("invalid_request", f"body: expected an object, got {describe_type(body)}")
     if "model" not in body:
         if model is None:
             raise _Problem("invalid_request", "model: name one in the line, or one for all lines that name none")
@@ -199,7 +200,7 @@ def read_written(data: bytes) -> Written:
     if isinstance(error, dict) and isinstance(error.get("line"), int):
         return Written(name_of_line(error["line"]), failed=True)
     if not isinstance(custom_id, str):
-        raise ValueError(f"custom_id: expected a string, got {codec.describe(custom_id)}")
+        raise ValueError(f"custom_id: expected a string, got {describe_type(custom_id)}")
     return Written(name_of(custom_id), failed=error is not None)
 
 

@@ -268,7 +268,7 @@ class _Refused(Exception):
 
 
 def _refuse_streams(request: Any) -> None:
-    if isinstance(request, CreateCompletionRequest) and codec.payload(request).get("stream"):
+    if isinstance(request, CreateCompletionRequest) and codec.to_payload(request).get("stream"):
         raise _Refused(ValueError("stream: a run has whole answers only; leave stream=True out"))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .._parsing.accumulate import collect
+from .._parsing.accumulate import accumulate
 from ..models.shared import CreateCompletionResponse
 from ..view import to_html, to_text
 
@@ -51,6 +51,6 @@ def _read(data: bytes) -> CreateCompletionResponse:
         if len(lines) < 2:
             raise ValueError(f"expected the JSON of an answer: {error}") from None
     try:
-        return collect(CreateCompletionResponse.from_json(line) for line in lines)
+        return accumulate(CreateCompletionResponse.from_json(line) for line in lines)
     except ValueError as error:
         raise ValueError(f"expected the JSON of an answer, or a chunk of one on each line: {error}") from None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._parsing.logprobs import Token, read_tokens
+from .._parsing.logprobs import Token, tokens_of
 from ..models import errors, shared
 from .alignment import Span, align, count
 from .prompts import Prompt
@@ -43,7 +43,7 @@ def read_score(prompt: Prompt, reply: Reply) -> Score:
         errors.ResponseValidationError: the answer does not repeat the prompt with its log-probabilities.
     """
     text = reply.choice.text or ""
-    tokens = read_tokens(reply.choice)
+    tokens = tokens_of(reply.choice)
     _check_echo(prompt, reply, tokens, text)
     if isinstance(prompt.text, str):
         part, spans = _part_of_text(prompt, reply, tokens, text)

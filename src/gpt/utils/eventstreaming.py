@@ -2,93 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import weakref
+from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+import requests
 
 T = TypeVar("T")
-
-
-class Progress:
-    """What a stream has brought so far, shared between the generator that reads it and the `EventStream`."""
-
-    def __init__(self) -> None:
-        self.events: list[bytes] = []
-        """The data of each event that was yielded, as received."""
-        self.completed = False
-        """Whether the end came as it should."""
 
 
 class EventStream(Generic[T]):
     """An iterator over the events of a stream; also a context manager.
 
-    Events come as the server sends them. Leaving a `for` loop or a `with` block early, or `close()` (from any
-    thread), drops the connection; a stream that ended gives it back for the next call. To take a few events and go
-    on later, use `next()`. Every error out of the iteration has `.partial`, what had come until then.
+    Events come as the server sends them. Leaving a `for` loop keeps the stream open, and another loop, `next()` or
+    `itertools` go on where it stopped. The end of a `with` block, `close()` (from any thread) and the garbage collector
+    end the stream and its connection; a stream that came to its end returns the connection for the next call.
+    Every error out of the iteration has `.partial`, everything received until then.
     """
 
-    response: Any
-    """The `requests.Response` underneath."""
+    response: requests.Response
+    """The HTTP response underneath."""
+
+    completed: bool
+    """Whether the stream came to its proper end, and every choice in it was finished."""
 
     def __init__(
         self,
-        response: Any,
-        events: Generator[T, None, None],
-        progress: Progress,
+        response: requests.Response,
+        events: Generator[tuple[bytes, T], None, bool],
         *,
-        collect: Callable[[list[bytes]], T],
-        close: Callable[[Any], None],
+        accumulate: Callable[[list[bytes]], T],
+        abort: Callable[[], None],
     ) -> None:
+        """Make a stream.
+
+        Args:
+            response: the HTTP response.
+            events: each event as received and decoded; returns whether everything in it was finished.
+            accumulate: joins received events into one.
+            abort: ends the response; it may be called at any time, from anywhere, again.
+        """
         self.response = response
+        self.completed = False
         self._events = events
-        self._progress = progress
-        self._collect = collect
-        self._close = close
+        self._accumulate = accumulate
+        self._abort = abort
+        # Not `__del__`: in a reference cycle the socket's own would come first, and warn that nobody closed it.
+        weakref.finalize(self, abort).atexit = False
+        self._received: list[bytes] = []
         self._closed = False
+        self._ended = False
 
-    @property
-    def completed(self) -> bool:
-        """Whether the stream came to its proper end."""
-        return self._progress.completed
-
-    def __iter__(self) -> Iterator[T]:
-        try:
-            yield from self._events
-        except Exception:
-            if not self._closed:
-                raise
-        finally:
-            self.close()
+    def __iter__(self) -> EventStream[T]:
+        return self
 
     def __next__(self) -> T:
+        if self._closed or self._ended:
+            raise StopIteration
+        if getattr(self._events, "gi_running", False):
+            raise ValueError("this stream is being read by another thread")
         try:
-            return next(self._events)
-        except StopIteration:
-            raise
-        except Exception:
-            if self._closed:
+            data, event = next(self._events)
+            self._received.append(data)
+        except StopIteration as end:
+            self._ended = True
+            self.completed = bool(end.value)
+            raise StopIteration from None
+        except Exception as error:
+            if self._closed:  # by another thread: its end is no error
                 raise StopIteration from None
+            self._end()
+            if hasattr(error, "partial"):
+                error.partial = self._accumulate(self._received)
             raise
+        except BaseException:
+            self._end()
+            raise
+        return event
 
     def collect(self) -> T:
-        """Read the rest and join everything, what was already iterated included, into one answer.
+        """Read the rest and join everything, what was already iterated included, into one.
 
-        Of a stream that was left early this is what had come; `completed` tells.
+        Of a stream that was closed early this is what had come; `completed` tells.
         """
         for _ in self:
             pass
-        return self._collect(self._progress.events)
+        return self._accumulate(self._received)
 
     def close(self) -> None:
-        """End the stream early; does nothing when it has ended. May be called from any thread, and again."""
-        if not self._closed:
+        """End the stream early; does nothing when it has ended.
+
+        Returns at once and never raises. May be called again, and from another thread, whose loop over the stream then
+        ends without an error, from a signal handler, a finalizer or a forked child.
+        """
+        if not self._ended:
             self._closed = True
-            if not self._progress.completed:
-                self._close(self.response)
-            try:
-                self._events.close()
-            except ValueError:
-                pass  # another thread is inside; the lost connection ends its iteration
+            self._abort()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._abort()
 
     def __enter__(self) -> EventStream[T]:
         return self
@@ -99,5 +113,5 @@ class EventStream(Generic[T]):
         self.close()
 
     def __repr__(self) -> str:
-        state = "completed" if self.completed else "closed" if self._closed else "open"
-        return f"<EventStream {state}, {len(self._progress.events)} events>"
+        state = "completed" if self.completed else "closed" if self._closed else "ended" if self._ended else "open"
+        return f"<EventStream {state}, {len(self._received)} events>"

@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from .._parsing.logprobs import Alternative, Token, read_tokens
+from .._parsing.logprobs import Alternative, Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
@@ -68,7 +68,7 @@ def _title(answer: CreateCompletionResponse | CreateCompletionResponseChoices) -
 
 
 def _view(title: str, choices: list[CreateCompletionResponseChoices], limit: int) -> str:
-    read = [read_tokens(choice) for choice in choices]
+    read = [tokens_of(choice) for choice in choices]
     parts = [f'<div class="gpt-view"><style>\n{_style()}</style>\n']
     parts.append(_head(title, _facts(choices[0], read[0]) if len(choices) == 1 else f"{len(choices)} choices"))
     levels = {level(token.logprob) for tokens in read for token in tokens}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .._parsing.logprobs import Token, read_tokens
+from .._parsing.logprobs import Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
@@ -58,7 +58,7 @@ def _rich_text() -> Text:
 
 
 def _append_choice(text: Text, choice: CreateCompletionResponseChoices) -> None:
-    tokens = read_tokens(choice)
+    tokens = tokens_of(choice)
     if not tokens:
         text.append(_write(glyphs(str(choice.text or ""))))
         text.append("\n\nThe server sent no log-probabilities; ask with logprobs=5.\n", "dim")

@@ -1,9 +1,8 @@
-"""Requests and answers as dataclasses."""
+"""Requests and responses as dataclasses."""
 
 from .completionstreamoptions import CompletionStreamOptions
 from .completionusage import CompletionUsage, CompletionUsageCompletionTokensDetails, CompletionUsagePromptTokensDetails
-from .createcompletionrequest import CreateCompletionRequest
-from .createcompletionrequestmodel import CreateCompletionRequestModel
+from .createcompletionrequest import CreateCompletionRequest, CreateCompletionRequestModel, SupportsToList
 from .createcompletionresponse import (
     CreateCompletionResponse,
     CreateCompletionResponseChoices,
@@ -24,4 +23,5 @@ __all__ = [
     "CreateCompletionResponseChoicesFinishReason",
     "CreateCompletionResponseChoicesLogprobs",
     "Security",
+    "SupportsToList",
 ]

@@ -1,4 +1,4 @@
-"""What a completion cost, in tokens."""
+"""Token counts of a completion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..._core.model import Model
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CompletionUsageCompletionTokensDetails(Model):
     """Where the tokens of the completion went, as far as the server says."""
 
@@ -31,7 +31,7 @@ class CompletionUsageCompletionTokensDetails(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CompletionUsagePromptTokensDetails(Model):
     """Where the tokens of the prompt came from, as far as the server says."""
 
@@ -54,18 +54,18 @@ class CompletionUsagePromptTokensDetails(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CompletionUsage(Model):
-    """The number of tokens of the request. Servers leave out what they do not count."""
+    """Token counts of a request. Servers leave out what they do not count."""
 
     prompt_tokens: int | None = None
     """Tokens of the prompt."""
 
     completion_tokens: int | None = None
-    """Tokens of the completions, all together."""
+    """Tokens of all completions."""
 
     total_tokens: int | None = None
-    """Both together."""
+    """Their sum."""
 
     completion_tokens_details: CompletionUsageCompletionTokensDetails | None = None
     """Where the completion's tokens went."""

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from enum import Enum
+from typing import Any, ClassVar, Protocol
 
 from ..._core.model import Model
 from .completionstreamoptions import CompletionStreamOptions
-from .createcompletionrequestmodel import CreateCompletionRequestModel
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+class CreateCompletionRequestModel(str, Enum):
+    """The models that the official schema names. Any other string is accepted as well."""
+
+    GPT_3_5_TURBO_INSTRUCT = "gpt-3.5-turbo-instruct"
+    DAVINCI_002 = "davinci-002"
+    BABBAGE_002 = "babbage-002"
+
+
+class SupportsToList(Protocol):
+    """An array of NumPy, PyTorch, pandas or the standard library."""
+
+    def tolist(self) -> Any:
+        """Return the items as a list of Python's own numbers, or as lists of them."""
+
+
+@dataclass(kw_only=True, repr=False)
 class CreateCompletionRequest(Model):
     """A prompt and how to complete it.
 
-    What is left unset is not sent: the server's own defaults hold. Zeros, `False` and `""` are sent. Ranges are the
-    server's to enforce, since servers differ. Source: the OpenAI API specification, `CreateCompletionRequest`.
+    Fields left unset are not sent, so the server's own defaults apply; zeros, `False` and `""` are sent. Types are
+    checked before anything is sent (`TypeError`); ranges are left to the server, since servers differ.
+    Source: the OpenAI API specification, `CreateCompletionRequest`.
     """
 
     json_strict: ClassVar[bool] = True
@@ -24,57 +40,60 @@ class CreateCompletionRequest(Model):
     model: str | CreateCompletionRequestModel
     """The name of the model, as the server knows it."""
 
-    prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | None = None
-    """A text, several texts, the token ids of one text, or of several; NumPy integer arrays are token ids too."""
+    prompt: (
+        str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Sequence[SupportsToList] | SupportsToList | None
+    ) = None
+    """A text, several texts, the token ids of one text, or of several. Integer arrays (NumPy's, PyTorch's) are token
+    ids too."""
 
     best_of: int | None = None
-    """How many completions the server makes to return the best `n` of (by log-probability a token)."""
+    """How many completions the server generates, of which it returns the best `n` (by log-probability per token)."""
 
     echo: bool | None = None
-    """Whether the answer repeats the prompt before the completion; with `logprobs`, this scores the prompt."""
+    """Whether the text begins with the prompt; with `logprobs`, this scores the prompt."""
 
     frequency_penalty: float | None = None
-    """From -2 to 2: above 0, tokens become less likely the more often they have occurred."""
+    """From -2 to 2: positive values penalise tokens by how often they already occurred."""
 
-    logit_bias: Mapping[str, float] | None = None
-    """Token id to a bias added to its logit, from -100 to 100. Integer keys are sent as strings."""
+    logit_bias: Mapping[str, float] | Mapping[int, float] | None = None
+    """Maps token ids to a bias that is added to their logits, from -100 to 100. Integer keys are sent as strings."""
 
     logprobs: int | None = None
     """How many of the most likely tokens to report with their log-probabilities at each position."""
 
     max_tokens: int | None = None
-    """The most tokens to generate for each completion. The default differs: 16 at OpenAI, unlimited at llama.cpp."""
+    """Maximum number of tokens to generate for each completion. Default: 16 at OpenAI, no limit at llama.cpp."""
 
     n: int | None = None
-    """How many completions to make for each prompt."""
+    """How many completions to generate for each prompt."""
 
     presence_penalty: float | None = None
-    """From -2 to 2: above 0, tokens that have occurred at all become less likely."""
+    """From -2 to 2: positive values penalise tokens that already occurred, however often."""
 
     seed: int | None = None
-    """The seed of the sampling: the same seed and request give the same answer, as far as the server can."""
+    """Seed for sampling: the same seed and request give the same completion, as far as the server can."""
 
     stop: str | Sequence[str] | None = None
-    """Where to stop: one text or several. The answer does not contain it. TGI wants a list even for one."""
+    """One or several texts at which generation stops. The completion does not contain them. TGI requires a list."""
 
     stream: bool | None = None
-    """Whether the answer comes as a stream of events."""
+    """Whether to stream the completion as it is generated. See also `stream_completion`."""
 
     stream_options: CompletionStreamOptions | None = None
-    """What the stream carries besides its text. Only with `stream=True`."""
+    """Options of the stream. Only with `stream=True`."""
 
     suffix: str | None = None
-    """The text that comes after the completion, for models that fill in."""
+    """The text that comes after the completion, for models trained to fill in the middle."""
 
     temperature: float | None = None
-    """From 0 to 2: 0 always takes the likeliest token, higher values choose more freely."""
+    """Sampling temperature, from 0 to 2: 0 always takes the most likely token, higher values are more random."""
 
     top_p: float | None = None
-    """From 0 to 1: sample from the fewest tokens whose probabilities add up to this much."""
+    """Nucleus sampling, from 0 to 1: sample from the smallest set of tokens with this total probability."""
 
     user: str | None = None
     """An identifier of your end user, for the server's abuse monitoring."""
 
     additional_properties: dict[str, Any] = field(default_factory=dict)
-    """Fields of one server only (`top_k`, `min_p`…), by their wire names. Merged into the body last: they win over
-    the fields above, and an explicit `None` is sent as null."""
+    """Further fields that your server takes (`top_k`, `min_p`…), by their wire names. Merged into the body last: they
+    win over the fields above, and an explicit `None` is sent as null."""

@@ -1,4 +1,4 @@
-"""The answer of `POST /completions`, and each chunk of a streamed one."""
+"""The response of `POST /completions`, and each chunk of a streamed one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class CreateCompletionResponseChoicesFinishReason(str, Enum):
     """`max_tokens` or the context was used up."""
 
     CONTENT_FILTER = "content_filter"
-    """The server's filter left text out."""
+    """The server's content filter removed text."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CreateCompletionResponseChoicesLogprobs(Model):
     """Log-probabilities (natural logarithm) by token.
 
@@ -41,7 +41,7 @@ class CreateCompletionResponseChoicesLogprobs(Model):
     """The tokens as text."""
 
     top_logprobs: list[dict[str, float] | None] | None = None
-    """For each position the likeliest tokens and their log-probabilities; null where there are none."""
+    """For each position the most likely tokens and their log-probabilities; null where there are none."""
 
     content: list[dict[str, Any]] | None = None
     """The chat form: for each token an object with `token`, `logprob`, `bytes` and `top_logprobs`."""
@@ -50,19 +50,19 @@ class CreateCompletionResponseChoicesLogprobs(Model):
     """What the server sent beyond these fields."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CreateCompletionResponseChoices(Model):
-    """One completion, or a piece of one in a stream."""
+    """One completion, or a part of one in a stream."""
 
     text: str | None = None
-    """The completion; in a stream, what came since the last chunk."""
+    """The completion; in a stream, the text since the last chunk."""
 
     index: int | None = None
     """Which completion this is: prompt number × `n` + completion number. Choices may come in any order."""
 
     finish_reason: str | None = None
-    """Why it ended: see `CreateCompletionResponseChoicesFinishReason`, and expect others. `None` (some servers: `""`)
-    in all but the last chunk of a stream."""
+    """Why it ended: see `CreateCompletionResponseChoicesFinishReason`, and expect others. `None` (some servers:
+    `""`) in all but the last chunk of a stream."""
 
     logprobs: CreateCompletionResponseChoicesLogprobs | None = None
     """Log-probabilities, when asked for."""
@@ -71,13 +71,13 @@ class CreateCompletionResponseChoices(Model):
     """What the server sent beyond these fields (`stop_reason` and `prompt_logprobs` of vLLM…)."""
 
     def _repr_html_(self) -> str:
-        """Show the choice in a notebook."""
+        """Return the choice as HTML, for a notebook."""
         from ...view import to_html  # the one import that points backwards
 
         return to_html(self, fragment=True)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, repr=False)
 class CreateCompletionResponse(Model):
     """The completions of a request. Only `choices` is always there; values are as the server sent them.
 
@@ -88,28 +88,35 @@ class CreateCompletionResponse(Model):
     """The completions; empty in some chunks of a stream."""
 
     id: str | None = None
-    """The server's name for this answer. Not unique on every server."""
+    """The server's identifier of this response. Not unique on every server."""
 
     created: int | float | None = None
-    """When it was made, in seconds since 1970."""
+    """When it was created, in seconds since 1970."""
 
     model: str | None = None
-    """The model that answered, in the server's words."""
+    """The name of the model, as the server reports it."""
 
     object: str | None = None
     """`text_completion` on most servers."""
 
     system_fingerprint: str | None = None
-    """The configuration that the server ran with."""
+    """The configuration of the server's backend."""
 
     usage: CompletionUsage | None = None
-    """What it cost in tokens. In a stream: never, once, or with every chunk, as the server likes."""
+    """Token counts. In a stream they come never, once, or with every chunk, depending on the server."""
 
     additional_properties: dict[str, Any] = field(default_factory=dict)
     """What the server sent beyond these fields (`timings` of llama.cpp, `prompt_filter_results` of Azure…)."""
 
+    @property
+    def text(self) -> str:
+        """The text of the first choice; `""` where it is null, or where there is no choice (the last chunk of a
+        stream may have none). With several prompts or `n > 1`, look at `choices`, whose order is the server's."""
+        text = self.choices[0].text if self.choices else None
+        return text if isinstance(text, str) else ""
+
     def _repr_html_(self) -> str:
-        """Show the answer in a notebook."""
+        """Return the completion as HTML, for a notebook."""
         from ...view import to_html  # the one import that points backwards
 
         return to_html(self, fragment=True)

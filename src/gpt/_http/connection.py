@@ -1,0 +1,349 @@
+"""Our own connections and pools: deadlines, interim responses, sending in one piece, idle connections without a lock.
+
+All that leans on private parts of urllib3 (2.x) and http.client (3.10 to 3.14) in order to change them stands here;
+`lease.py` has what reads them. `tests/_http/test_connection.py` fails when one of them moves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import queue
+import socket
+import ssl
+import time
+from collections import deque
+from functools import cache
+from typing import Any
+
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError
+from urllib3.util import Timeout
+from urllib3.util.connection import allowed_gai_family
+
+from .._core.deadline import Deadline
+from .failures import PhaseTimeoutError
+
+_MIN_TIMEOUT = 0.001
+_MAX_JOINED = 64 * 1024
+_SLICE = 256 * 1024
+_MAX_INTERIM = 100
+_MAX_IDLE_SECONDS = 4.0
+"""uvicorn, which most servers run on, closes an idle connection after 5 s; a request must not cross its goodbye."""
+_PROBE_SECONDS = 1.0
+
+
+class DeadlineTimeout(Timeout):
+    """A urllib3 timeout that also carries a deadline to our own connections."""
+
+    def __init__(self, deadline: Deadline, connect: float | None, read: float | None) -> None:
+        super().__init__(connect=connect, read=read)
+        self.deadline = deadline
+
+    def clone(self) -> DeadlineTimeout:
+        return DeadlineTimeout(self.deadline, self._connect, self._read)  # type: ignore[arg-type]
+
+    @property
+    def connect_timeout(self) -> float:
+        return max(_MIN_TIMEOUT, self.deadline.cap(self._connect))  # type: ignore[arg-type]
+
+    @property
+    def read_timeout(self) -> float:
+        return self.deadline.cap(self._read)  # type: ignore[arg-type]
+
+
+class DeadlineReader(io.RawIOBase):
+    """Read from a socket, each time with no more than the time that is left."""
+
+    def __init__(self, raw: Any, sock: Any, deadline: Deadline | None, head: bytes = b"") -> None:
+        """Wrap a socket's own reader; `head` are bytes that were read already."""
+        self._raw = raw
+        self._head = head
+        self._limit = sock.gettimeout()
+        self.sock = sock
+        self.deadline = deadline
+        self.exhausted = False
+        """Whether nothing more is to be read from the socket."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.exhausted:
+            return None
+        if self._head:
+            size = min(len(buffer), len(self._head))
+            buffer[:size], self._head = self._head[:size], self._head[size:]
+            return size
+        if self.deadline is not None:
+            if self.deadline.expired:
+                raise TimeoutError("the deadline has passed")
+            self.sock.settimeout(max(_MIN_TIMEOUT, self.deadline.cap(self._limit)))
+        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        try:
+            self._raw.close()
+        finally:
+            super().close()
+
+
+class ResponseFile(io.BufferedReader):
+    """The buffer between a socket and http.client, which remembers whether it was closed with bytes left in it."""
+
+    has_rest = False
+
+    def close(self) -> None:
+        if not self.closed:
+            reader: Any = self.raw
+            reader.exhausted = True  # so that `peek` only looks at what is buffered
+            with contextlib.suppress(ValueError):
+                self.has_rest = bool(self.peek(1))
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """http.client's response, which skips interim ones and reads with a deadline."""
+
+    def __init__(self, deadline: Deadline | None, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp: Any = ResponseFile(DeadlineReader(self.fp.detach(), sock, deadline))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read the status line of the final response (RFC 9110, 15.2).
+
+        http.client's `begin` skips 100 only, and takes a 103 for the final response, so that the next call on the
+        connection gets this one's. `begin` and urllib3's `_tunnel` call this method; `_read_headers` is its own helper.
+        101 is final: it ends HTTP on this connection, which is then closed.
+        """
+        for _ in range(_MAX_INTERIM + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            http.client._read_headers(self.fp)  # type: ignore[attr-defined]
+        raise http.client.HTTPException(f"more than {_MAX_INTERIM} interim responses and no final one")
+
+
+class IdleConnections:
+    """The idle connections of a pool: a stack as large as it needs to be, in place of urllib3's `LifoQueue`.
+
+    It has no lock: each change is one operation of a deque, which is atomic. So no thread, signal, finalizer or forked
+    child can find it locked, as they can a queue (its `with` is Python code, which an interrupt may split).
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._stack: deque[Any] = deque()
+        self._closed = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the connection that was used last; an old one is closed, and opens itself again when used.
+
+        Raises:
+            queue.Empty: there is none.
+        """
+        try:
+            connection = self._stack.pop()
+        except IndexError:
+            raise queue.Empty from None
+        if _is_old(connection):
+            connection.close()
+        return connection
+
+    def put(self, connection: Any, block: bool = True) -> None:
+        """Keep a connection, or, after `close`, close it. `None`, by which urllib3 counts free places, is ignored."""
+        if connection is None:
+            return
+        connection.idle_since = time.monotonic()
+        self._stack.append(connection)
+        if self._closed:
+            self.close()
+        self._close_old()
+
+    def _close_old(self) -> None:
+        """Close the connections at the bottom that will not be used again; another thread may do the same."""
+        with contextlib.suppress(IndexError):
+            while _is_old(self._stack[0]):
+                connection = self._stack.popleft()
+                if not _is_old(connection):
+                    self._stack.appendleft(connection)
+                    return
+                connection.close()
+
+    def close(self) -> None:
+        """Close all connections, and those that are put later."""
+        self._closed = True
+        while self._stack:
+            try:
+                self._stack.pop().close()
+            except IndexError:
+                return
+
+    def qsize(self) -> int:
+        """Return how many there are."""
+        return len(self._stack)
+
+
+def _is_old(connection: Any) -> bool:
+    return bool(time.monotonic() - connection.idle_since > _MAX_IDLE_SECONDS)
+
+
+class _ConnectionMixin:
+    """Mixed into urllib3's connections: sending under the read timeout and in one piece, connecting in time."""
+
+    limits: Timeout | None = None
+    """The timeouts of the call that uses the connection."""
+    deadline: Deadline | None = None
+    idle_since = 0.0
+    request_sent = False
+    """Whether the last request went out whole; urllib3 reads a response even after a broken pipe."""
+    _pending: bytearray | None = None
+    _connects_itself = True
+
+    def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> Response:
+        return Response(self.deadline, sock, *args, **kwargs)
+
+    def request(self: Any, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        """Send a request: connect first, so that only that counts under the connect timeout.
+
+        urllib3 2 sends the head and the body apart, both under the connect timeout.
+        """
+        if self.sock is None:
+            self.connect()
+        self.request_sent = False
+        self.timeout = self._send_timeout()  # urllib3 gives it to the socket
+        self.sock.settimeout(self.timeout)
+        self._pending = bytearray()
+        try:
+            super().request(method, url, body, headers, **options)  # type: ignore[misc]
+            self._flush()
+        except TimeoutError as error:
+            raise PhaseTimeoutError(str(error), "send") from error
+        finally:
+            self._pending = None
+        self.request_sent = True
+
+    def send(self: Any, data: Any) -> None:
+        """Send, joining small parts: one packet and one system call for a small request instead of two.
+
+        Large ones go out in slices, each with the whole read timeout or what is left of the deadline: `sendall` of a
+        socket counts its time in total, that of a TLS socket not at all.
+        """
+        if self._pending is not None and isinstance(data, bytes) and len(data) + len(self._pending) <= _MAX_JOINED:
+            self._pending += data
+            return
+        self._flush()
+        if not isinstance(data, bytes) or len(data) <= _SLICE:
+            super().send(data)  # type: ignore[misc]
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), _SLICE):
+            self.sock.settimeout(self._send_timeout())
+            super().send(view[start : start + _SLICE])  # type: ignore[misc]
+
+    def _flush(self: Any) -> None:
+        if self._pending:
+            data, self._pending = bytes(self._pending), bytearray()
+            super().send(data)  # type: ignore[misc]
+
+    def _send_timeout(self) -> float | None:
+        if self.limits is None:
+            return None
+        seconds = Timeout.resolve_default_timeout(self.limits.read_timeout)
+        return None if seconds is None else max(_MIN_TIMEOUT, seconds)
+
+    def _new_conn(self: Any) -> Any:
+        """Open a socket; with a deadline, each address of the host gets the time that is left, not all of it."""
+        if self.deadline is None or not self._connects_itself:
+            return super()._new_conn()  # type: ignore[misc]
+        name, error = self._dns_host, None
+        try:
+            for address in _addresses(name, self.port):
+                self._dns_host, self.timeout = address, self.limits.connect_timeout
+                try:
+                    return self._in_time(super()._new_conn())  # type: ignore[misc]
+                except ConnectTimeoutError as failed:
+                    error = failed
+                    if self.deadline.expired:
+                        break
+        finally:
+            self._dns_host = name
+        try:
+            raise error or ConnectTimeoutError(self, f"{name} has no address")
+        finally:
+            del error
+
+    def _tunnel(self: Any) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        self._in_time(self.sock)
+
+    def _in_time(self, sock: Any) -> Any:
+        """Give the next step of connecting (a proxy's CONNECT, TLS) the time that is left."""
+        if self.deadline is not None and self.limits is not None:
+            sock.settimeout(self.limits.connect_timeout)
+        return sock
+
+    def connect(self: Any) -> None:
+        try:
+            super().connect()  # type: ignore[misc]
+        except TimeoutError as error:  # of a handshake: urllib3's own ConnectTimeoutError is none
+            if self.proxy is not None or not self._speaks_plain_http():
+                raise
+            plain = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] the handshake was not answered, a plain request was")
+            plain.reason = "WRONG_VERSION_NUMBER"
+            raise plain from error
+
+    def _speaks_plain_http(self: Any) -> bool:
+        """Ask a port that did not answer our TLS whether it answers HTTP.
+
+        A server of plain HTTP waits for the end of what it takes for a request line, so that a wrong `https://` would
+        end in a timeout that says nothing, after all retries.
+        """
+        seconds = _PROBE_SECONDS if self.deadline is None else min(_PROBE_SECONDS, self.deadline.remaining())
+        if seconds <= 0:
+            return False
+        with contextlib.suppress(OSError, HTTPError), super()._new_conn() as sock:  # type: ignore[misc]
+            sock.settimeout(seconds)
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return bool(sock.recv(5) == b"HTTP/")
+        return False
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host; the host itself where that fails, so that urllib3 says why."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return [host]
+    return [f"{a[4][0]}%{a[4][3]}" if len(a[4]) == 4 and a[4][3] else str(a[4][0]) for a in found] or [host]
+
+
+class _PoolMixin:
+    """Mixed into urllib3's pools: connections know the timeouts and the deadline of the call that uses them."""
+
+    QueueCls = IdleConnections
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        # `_get_conn` is told nothing else of the call; urllib3 hands `pool_timeout` to it, which has no meaning here.
+        kwargs["pool_timeout"] = kwargs.get("timeout")
+        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
+
+    def _get_conn(self, timeout: Any = None) -> Any:
+        connection = super()._get_conn()  # type: ignore[misc]
+        connection.limits = timeout
+        connection.deadline = getattr(timeout, "deadline", None)
+        return connection
+
+
+def use_our_pools(manager: Any) -> None:
+    """Let a pool manager make pools and connections of our kind, whatever theirs (HTTP, TLS, SOCKS) are."""
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _pool_class(cls) for scheme, cls in classes.items()}
+
+
+@cache
+def _pool_class(pool_class: type[Any]) -> type[Any]:
+    connection_class = pool_class.ConnectionCls
+    itself = connection_class._new_conn is HTTPConnection._new_conn  # SOCKS has a way of its own
+    ours = type(connection_class.__name__, (_ConnectionMixin, connection_class), {"_connects_itself": itself})
+    return type(pool_class.__name__, (_PoolMixin, pool_class), {"ConnectionCls": ours})

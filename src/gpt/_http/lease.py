@@ -1,0 +1,204 @@
+"""Who owns the connection under one response: the call that reads it, and nobody else.
+
+urllib3 returns a connection to its pool as soon as a response has been read to its end, in three steps (look, put,
+forget) that another thread, a signal or a finalizer can split; then two calls share a socket. So a lease takes the
+connection away from urllib3's response (`_connection`, `_pool` and `_original_response` of urllib3 2.x), and is the
+only one to return or close it. `tests/_http/test_lease.py` holds this.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import socket
+import threading
+from http.client import HTTPResponse
+from typing import Any
+
+from .._core.deadline import Deadline
+from .connection import DeadlineReader, ResponseFile
+
+_READ_SIZE = 64 * 1024
+
+
+class Lease:
+    """A connection while one response is read from it.
+
+    The thread that reads does so between `acquire` and `release`, and only there may it return the connection, by
+    `finish`. `close` may come from any thread, a signal handler, a finalizer or a forked child, at any time: it closes
+    the connection when nobody reads; otherwise it shuts the socket down, so that the reader wakes and closes.
+    The lock is held for a few lines without any wait. It is reentrant, since a signal handler may run between them;
+    each of them leaves a state in which `close` does no harm.
+    """
+
+    def __init__(self, raw: Any, deadline: Deadline | None) -> None:
+        """Take over the connection of an unread urllib3 response; anything else has none to take."""
+        self.closed = False
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._reading = False
+        self._raw = raw
+        self._connection: Any = None
+        self._socket: Any = None
+        self._holder: Any = None
+        self._file: Any = None
+        original = getattr(raw, "_original_response", None)
+        self._original: HTTPResponse | None = original if isinstance(original, HTTPResponse) else None
+        if self._original is not None and self._original.fp is not None:
+            self._take_over(deadline)
+
+    def _take_over(self, deadline: Deadline | None) -> None:
+        original: Any = self._original
+        raw = self._raw
+        self._connection = raw._connection
+        raw._connection = None
+        self._socket = getattr(self._connection, "sock", None)
+        if self._socket is None:
+            # With `Connection: close` http.client has let go of the socket; reading to the end closes it, and its
+            # number may be another call's by the time we shut it down. A second file keeps it open until we say so.
+            reader: Any = getattr(original.fp, "raw", None)
+            self._socket = getattr(reader, "sock", None) or getattr(reader, "_sock", None)
+            if self._socket is None:
+                return
+            self._holder = self._socket.makefile("rb", buffering=0)
+        if not isinstance(original.fp, ResponseFile):
+            original.fp = _wrap(original.fp, self._socket, deadline)
+        self._file = original.fp
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether there was a connection to take over."""
+        return self._file is not None
+
+    def acquire(self) -> bool:
+        """Begin to read; `False` when the lease was closed, or belongs to the process that this one was forked from."""
+        if self._process != os.getpid():
+            return False
+        with self._lock:
+            if self.closed:
+                return False
+            self._reading = True
+            return True
+
+    def release(self) -> None:
+        """End reading, and close if somebody wanted to meanwhile."""
+        with self._lock:
+            self._reading = False
+        if self.closed:
+            self._dispose()
+
+    def finish(self) -> None:
+        """Return the connection to its pool if the response has wholly been read and all is beyond doubt; else close.
+
+        To be called by the reader, before `release`.
+        """
+        reusable = self.is_reusable()
+        with self._lock:
+            connection, self._connection = self._connection, None
+            reusable = reusable and connection is not None and not self.closed
+            self.closed = True
+        if reusable:
+            self._raw._pool._put_conn(connection)
+        else:
+            self._connection = connection
+            self._dispose()
+
+    def is_reusable(self) -> bool:
+        """Return whether the connection can serve another call: the response is over, and nothing lies behind it."""
+        original = self._original
+        if original is None or self._file is None or self._holder is not None or original.will_close:
+            return False
+        if original.fp is not None or original.length not in (None, 0) or self._file.has_rest:
+            return False
+        return getattr(self._connection, "request_sent", True) and is_framing_certain(original)
+
+    def drain(self, seconds: float) -> None:
+        """Read what is left of the response, if it comes within so many seconds in all, and finish."""
+        original = self._original
+        if original is not None and self._file is not None and not original.will_close and is_framing_certain(original):
+            reader: DeadlineReader = self._file.raw
+            reader.deadline = Deadline(seconds if reader.deadline is None else reader.deadline.cap(seconds))
+            while original.read1(_READ_SIZE):
+                pass
+            if original.length == 0:
+                original.close()  # http.client does not, before Python 3.13 (cpython#113199)
+        self.finish()
+
+    def close(self) -> None:
+        """End the response now. Returns at once, raises nothing, may be called again and from anywhere."""
+        if self._process != os.getpid():
+            self._close_descriptor()
+            return
+        self.closed = True
+        with self._lock:
+            if self._reading:
+                if self._connection is not None or self._holder is not None:
+                    _shut_down(self._socket)
+                return
+        self._dispose()
+
+    def __del__(self) -> None:
+        """Close what was dropped; nobody can be reading."""
+        if getattr(self, "_connection", None) is None and getattr(self, "_holder", None) is None:
+            return
+        self._reading = False
+        self.close()
+
+    def _dispose(self) -> None:
+        """Close the connection, once; the pool never sees it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            holder, self._holder = self._holder, None
+        if connection is None and holder is None:
+            return
+        for each in (self._raw, holder, connection):
+            with contextlib.suppress(Exception):  # a goodbye that fails is one
+                if each is not None:
+                    each.close()
+        pool: Any = getattr(self._raw, "_pool", None)
+        if getattr(pool, "block", False):
+            # A pool of the caller's that counts its connections waits for this one. Its queue has a lock, which a
+            # finalizer may have interrupted, so another thread gives the place back.
+            _thread.start_new_thread(pool._put_conn, (None,))
+
+    def _close_descriptor(self) -> None:
+        """Close a forked child's copy of the socket: it has locks that nobody will open here."""
+        with contextlib.suppress(Exception):
+            os.close(self._socket.detach())
+
+
+def is_framing_certain(response: HTTPResponse) -> bool:
+    """Return whether both sides agree where a response ends (RFC 9112, 6.3); http.client is more lenient."""
+    lengths = response.headers.get_all("Content-Length") or []
+    codings = response.headers.get_all("Transfer-Encoding") or []
+    if response.status < 200:
+        return False
+    if codings:
+        return [coding.strip().lower() for coding in codings] == ["chunked"] and not lengths
+    bodiless = response.status in (204, 304) or response._method == "HEAD"  # type: ignore[attr-defined]
+    if len(lengths) != 1:
+        return bodiless and not lengths
+    length = lengths[0].strip()
+    return length == "0" if bodiless else length.isascii() and length.isdigit()
+
+
+def _wrap(file: Any, sock: Any, deadline: Deadline | None) -> ResponseFile:
+    """Put our reader under a response of the caller's session: a deadline before each read, and what is left over."""
+    limit = sock.gettimeout()
+    head = b""
+    sock.settimeout(0)  # else `peek` waits when nothing is buffered
+    try:
+        with contextlib.suppress(OSError):  # TLS says so when it would have to wait
+            head = file.peek(1)
+    finally:
+        sock.settimeout(limit)
+    file.read(len(head))
+    return ResponseFile(DeadlineReader(file.detach(), sock, deadline, head))
+
+
+def _shut_down(sock: Any) -> None:
+    """Wake who reads from a socket. A TLS socket's own `shutdown` would take the session from under the reader."""
+    plain = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)  # urllib3's TLS within TLS
+    with contextlib.suppress(OSError, TypeError):
+        socket.socket.shutdown(plain, socket.SHUT_RDWR)  # type: ignore[arg-type]
