@@ -47,6 +47,7 @@ PUBLIC: dict[str, set[str]] = {
         "CreateCompletionResponseChoicesFinishReason",
         "CreateCompletionResponseChoicesLogprobs",
         "Security",
+        "SupportsToList",
     },
     "gpt.otel": {"TracedGpt"},
     "gpt.pytest_plugin": {"gpt_client", "gpt_server"},
