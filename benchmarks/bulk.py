@@ -289,7 +289,7 @@ def report(tables: dict[str, list[str]]) -> None:
 
 TEXT = """
 Measured by `benchmarks/bulk.py` with {machine}; {packages}.
-The machine's two cores also ran the server and other people's work: compare columns, not machines.
+The machine's two cores also ran the server and other processes: compare columns, not machines.
 
 **Speed.** Requests a second, and CPU time of the client process for a call, against a server that answers after 50 ms;
 *possible* is what that latency allows. AsyncOpenAI has a semaphore of the same width. Medians of {rounds} runs in turn,

@@ -518,9 +518,9 @@ def report(measured: list[Row], rounds: int) -> None:
 PAGE = """# Benchmarks
 
 CPU time of the client process, not wall-clock time: what the client costs while the server thinks. Everything ran
-side by side in one run of the command below, each client in its own process and one at a time, by short turns where
-the work is short, against a small keep-alive server in another. Figures are medians of {rounds} rounds; *share* is what
-gpt takes of what the peer takes, round by round: median (lowest–highest).
+side by side in one run of the command below, each client in its own process and one at a time, interleaved in short
+rounds where the work is short, against a small keep-alive server in another. Figures are medians of {rounds} rounds;
+*share* is what gpt takes of what the peer takes, round by round: median (lowest–highest).
 
 ![gpt's share of its peers' cost](benchmarks.svg)
 

@@ -348,8 +348,8 @@ spoiled, in {seconds:.0f} s with Python {platform.python_version()} on {os.cpu_c
 
 {table(("how calls ended", "calls"), endings.most_common())}
 
-The errors are what two retries could not mend, or must not: a broken answer may have been billed, so nothing is asked
-again once an answer has begun, nor after a read timeout.
+The errors are failures that two retries could not or must not recover: a broken response may have been billed, so
+nothing is sent again once a response has begun, nor after a read timeout.
 
 {table(("what the proxy did", "requests"), did)}
 

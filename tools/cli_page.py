@@ -19,7 +19,10 @@ Completions go to stdout and everything else to stderr. A pipe or a file gets wh
 UTF-8; on a terminal, characters that could control it are shown by their names (`<ESC>`).
 
 The exit code is 0; 1 when the API, the network or a file failed; 2 for a usage error; 130 after Ctrl-C (`gpt serve`:
-0); 141 when the reader of a pipe has closed it. `GPT_DEBUG=1` shows the traceback of an error."""
+0); 141 when the reader of a pipe has closed it. `GPT_DEBUG=1` shows the traceback of an error.
+
+The server is `--server-url`, or `OPENAI_BASE_URL`, or OpenAI's; the key is `OPENAI_API_KEY`. `gpt --install-completion`
+sets up completion for your shell, `gpt --version` shows the version."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Parameter:
     def description(self) -> str:
         """What it does, and its default where that is a plain value."""
         text = " ".join((self.info.help or "").split()).replace("|", "\\|")
+        if isinstance(self.info.envvar, str):
+            text += f" Environment: `{self.info.envvar}`."
         is_plain = isinstance(self.default, str | int | float) and not isinstance(self.default, bool)
         return (
             f"{text} Default: `{self.default}`."

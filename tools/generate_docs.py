@@ -23,6 +23,11 @@ PACKAGES = ("shared", "operations", "errors", "utils")
 UTILITIES = {"retries.py": ("RetryConfig", "BackoffStrategy"), "eventstreaming.py": ("EventStream",)}
 GENERATED = (*(f"models/{package}" for package in PACKAGES), "reference")
 NOTE = "<!-- Written by tools/generate_docs.py from the docstrings: change those and run it again. -->"
+AS_JSON = """\
+## As JSON
+
+`to_dict()`, `to_json()`, `from_dict()` and `from_json()` save and restore it, with every field that a server added;
+`schema()` is a marshmallow schema for JSON that comes from outside."""
 
 Pages = dict[str, str]
 """Text by path under docs/."""
@@ -40,36 +45,53 @@ def read_classes() -> list[Class]:
     return models + utilities
 
 
-def page_of(package: str, name: str) -> str:
-    """Give the path of a class's page under docs/."""
-    return f"models/{package}/{name.lower()}.md"
+def target_of(package: str, name: str) -> str:
+    """Return where a class is described, under docs/models: its page, or its heading on the page of all errors."""
+    return f"errors/README.md#{name.lower()}" if package == "errors" else f"{package}/{name.lower()}.md"
 
 
 def model_pages(classes: Iterable[Class]) -> Pages:
-    """Render a page for each class."""
+    """Render a page for each class, and one for all errors."""
     known = {(cls.package, cls.name): cls for cls in classes}
-    return {page_of(*key): _page(cls, known) for key, cls in known.items()}
+    pages = {f"models/{target_of(*key)}": _page(cls, known) for key, cls in known.items() if key[0] != "errors"}
+    return pages | {
+        "models/errors/README.md": _errors_page([c for c in known.values() if c.package == "errors"], known)
+    }
 
 
 def _page(cls: Class, known: dict[tuple[str, str], Class]) -> str:
-    parts = [f"# {cls.name}", NOTE, cls.text, *_lineage(cls, known)]
+    parts = [f"# {cls.name}", NOTE, cls.text]
     if cls.is_enum:
         parts += ["## Values", _table(("Name", "Value", "Description"), map(_value_row, cls.members))]
-    elif cls.package == "errors":
-        parts += ["## Attributes", _attributes([m for c in reversed(_line(cls, known)) for m in c.members], cls, known)]
     else:
         parts += _fields(cls, known)
     parts += _methods(cls)
-    return _linked("\n\n".join(part for part in parts if part) + "\n", cls, known)
+    parts += [AS_JSON] if "Model" in cls.bases else []
+    return _linked(_joined(parts), cls, known)
+
+
+def _errors_page(classes: list[Class], known: dict[tuple[str, str], Class]) -> str:
+    """Render the tree of errors, the attributes that all have, and a section for each class."""
+    root = next(cls for cls in classes if known.get((cls.package, cls.bases[0])) is None)
+    tree = root.module_text[root.module_text.index(root.name) :]
+    parts = ["# Errors", NOTE, f"The classes of `gpt.models.errors`.\n\n```text\n{tree}\n```"]
+    for cls in classes:
+        parts += [f"## {cls.name}", _linked(cls.text, cls, known), _caught_as(cls, known)]
+        parts.append(_attributes(cls.members, cls, known) if cls.members else "")
+    return _joined(parts)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _linked(text: str, cls: Class, known: dict[tuple[str, str], Class]) -> str:
-    """Link the classes that the prose names as code; where two have one name, the one of the page's own package."""
+    """Link the classes that the prose names as code, but for one of the same name as the class that it describes."""
 
     def link(match: re.Match[str]) -> str:
-        keys = [key for key in known if key[1] == match[1] and key != (cls.package, cls.name)]
+        keys = [key for key in known if key[1] == match[1] != cls.name]
         own = next((key for key in keys if key[0] == cls.package), keys[0] if keys else None)
-        return f"[`{match[1]}`](../{own[0]}/{own[1].lower()}.md)" if own else match[0]
+        return f"[`{match[1]}`](../{target_of(*own)})" if own else match[0]
 
     return re.sub(r"(?<![\[`])`([A-Z]\w+)`(?!\])", link, text)
 
@@ -90,7 +112,7 @@ def _fields(cls: Class, known: dict[tuple[str, str], Class]) -> list[str]:
 
 
 def _required(member: Member) -> str:
-    return ":heavy_check_mark:" if member.default is None else ":heavy_minus_sign:"
+    return "yes" if member.default is None else "no"
 
 
 def _default(member: Member) -> str:
@@ -116,17 +138,13 @@ def _first_paragraph(item: ast.FunctionDef) -> str:
     return " ".join((ast.get_docstring(item) or "").split("\n\n")[0].split())
 
 
-def _lineage(cls: Class, known: dict[tuple[str, str], Class]) -> list[str]:
-    """Show where an error stands in the tree."""
-    if cls.package != "errors":
-        return []
-    tree = cls.module_text[cls.module_text.index("SDKError") :]
-    above = [f"[`{base.name}`]({base.name.lower()}.md)" for base in _line(cls, known)[1:]]
-    return [f"Also caught as {', '.join(above)}." if above else "", f"```text\n{tree}\n```"]
+def _caught_as(cls: Class, known: dict[tuple[str, str], Class]) -> str:
+    above = [f"[`{base.name}`](#{base.name.lower()})" for base in _line(cls, known)[1:]]
+    return f"Also caught as {', '.join(above)}." if above else ""
 
 
 def _line(cls: Class, known: dict[tuple[str, str], Class]) -> list[Class]:
-    """Give a class and those it inherits from, itself first."""
+    """Return a class and those it inherits from, itself first."""
     line = [cls]
     while base := known.get((cls.package, line[-1].bases[0] if line[-1].bases else "")):
         line.append(base)
@@ -139,7 +157,7 @@ def _type(member: Member, cls: Class, known: dict[tuple[str, str], Class]) -> st
     for part in re.split(r"([A-Z]\w+)", member.type):
         key = cls.imports.get(part, (cls.package, part))
         if key in known:
-            parts.append(f"[`{key[0]}.{key[1]}`](../{key[0]}/{key[1].lower()}.md)")
+            parts.append(f"[`{key[0]}.{key[1]}`](../{target_of(*key)})")
         elif parts and part and not parts[-1].startswith("["):
             parts[-1] += part
         else:

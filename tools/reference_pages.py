@@ -10,7 +10,18 @@ from pathlib import Path
 
 from docs_source import is_property
 
-MODULES = ("local", "bulk", "scoring", "doctor", "view", "pytest_plugin")
+MODULES = (
+    "local",
+    "bulk",
+    "scoring",
+    "doctor",
+    "view",
+    "hooks",
+    "sdkconfiguration",
+    "otel",
+    "lm_eval",
+    "pytest_plugin",
+)
 
 Definition = ast.FunctionDef | ast.ClassDef
 _SECTION = re.compile(r"^(Args|Raises|Returns|Yields):$")
@@ -28,8 +39,11 @@ def _file_of(source: Path, name: str) -> Path | None:
 
 
 def _page(name: str, path: Path, note: str) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
     parts = [f"# gpt.{name}", note, as_markdown(ast.get_docstring(tree) or "")]
+    for constant, value, text in _constants(tree, source):
+        parts += [f"## {constant}", f"```python notest\n{constant} = {value}\n```", text]
     for definition in _public(tree, path):
         parts += _class(definition) if isinstance(definition, ast.ClassDef) else _function(definition, "##")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,6 +59,15 @@ def _public(tree: ast.Module, path: Path) -> Iterator[Definition]:
             inner = ast.parse((path.parent / f"{node.module}.py").read_text(encoding="utf-8"))
             found |= {item.name: item for item in inner.body if isinstance(item, Definition)}
     return (found[name] for name in _exported(tree) if name in found)
+
+
+def _constants(tree: ast.Module, source: str) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and docstring of the constants and type aliases that `__all__` names."""
+    for item, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(item, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            name = ast.unparse(item.targets[0])
+            if name in _exported(tree):
+                yield name, ast.get_source_segment(source, item.value) or "", inspect.cleandoc(str(after.value.value))
 
 
 def _exported(tree: ast.Module) -> list[str]:

@@ -22,7 +22,7 @@ from ._core import codec, url
 from ._http.body import read_body
 from ._http.get import get_body
 from ._http.transport import CallOptions
-from ._parsing.logprobs import read_tokens
+from ._parsing.logprobs import tokens_of
 from .models import errors, shared
 from .sdk import Gpt
 from .utils.retries import RetryConfig
@@ -225,7 +225,7 @@ class _Prober:
         choice = self._complete(echo=True, logprobs=1, tokens=1).choices[0]
         if not str(choice.text or "").startswith(PROMPT):
             return Check("echo", "ignored", f"the text begins {_quote(str(choice.text or ''))}")
-        logprobs = [token.logprob for token in read_tokens(choice)]
+        logprobs = [token.logprob for token in tokens_of(choice)]
         if len(logprobs) < 2:
             return Check("echo", "no", "the prompt comes without log-probabilities")
         if logprobs[0] is not None or None in logprobs[1:]:
@@ -242,7 +242,7 @@ class _Prober:
         return self._count_logprobs(FEW_LOGPROBS, f"{MANY_LOGPROBS} are refused; ")
 
     def _count_logprobs(self, wanted: int, before: str) -> Check:
-        tokens = read_tokens(self._complete(logprobs=wanted, tokens=1).choices[0])
+        tokens = tokens_of(self._complete(logprobs=wanted, tokens=1).choices[0])
         if not tokens or tokens[0].logprob is None:
             return Check("logprobs", "ignored", f"{before}logprobs={wanted} gave none")
         if tokens[0].logprob > 0.001:

@@ -14,6 +14,8 @@ import pytest
 from . import Gpt, local
 from .models import shared
 
+__all__ = ["gpt_client", "gpt_server"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options; they exist where a `conftest.py` at the root of the tests names this plugin."""

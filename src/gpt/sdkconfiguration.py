@@ -19,6 +19,8 @@ from .utils.retries import RetryConfig, check_retries
 
 __all__ = ["DEFAULT_MAX_RESPONSE_BYTES", "DEFAULT_TIMEOUT", "SERVERS", "SDKConfiguration"]
 
+__all__ = ["SERVERS", "SDKConfiguration"]
+
 SERVERS = ("https://api.openai.com/v1",)
 """The servers of the API specification."""
 
