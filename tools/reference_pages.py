@@ -11,6 +11,9 @@ from pathlib import Path
 from docs_source import is_property
 
 MODULES = (
+    *("local", "bulk", "scoring", "doctor", "view"),
+    *("hooks", "sdkconfiguration", "otel", "lm_eval", "pytest_plugin"),
+)
     "local",
     "bulk",
     "scoring",
