@@ -286,12 +286,14 @@ class _ConnectionMixin:
     def connect(self: Any) -> None:
         try:
             super().connect()  # type: ignore[misc]
-        except TimeoutError as error:  # of a handshake: urllib3's own ConnectTimeoutError is none
+            return
+        except TimeoutError:  # of a handshake: urllib3's own ConnectTimeoutError is none
             if self.proxy is not None or not self._speaks_plain_http():
                 raise
-            plain = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] the handshake was not answered, a plain request was")
-            plain.reason = "WRONG_VERSION_NUMBER"
-            raise plain from error
+        # Outside of the except block: a timeout on its __context__ would be taken for what went wrong.
+        plain = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] the handshake was not answered, a plain request was")
+        plain.reason = "WRONG_VERSION_NUMBER"
+        raise plain
 
     def _speaks_plain_http(self: Any) -> bool:
         """Ask a port that did not answer our TLS whether it answers HTTP.
