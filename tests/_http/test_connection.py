@@ -41,9 +41,12 @@ def test_send_slower_than_the_connect_timeout_succeeds() -> None:
 @pytest.mark.parametrize("limits", [{"timeout": (5, 0.3)}, {"deadline": 0.3}], ids=["timeout", "deadline"])
 def test_send_that_stalls_times_out_in_its_phase(limits: dict[str, Any]) -> None:
     """A server that does not read ends the sending after the read timeout or the deadline, and the error says which."""
-    with RawServer(lambda conn, _: server.stall(conn)) as server, make(server.url, retry_config=ONCE, **limits) as s:
-        with pytest.raises(errors.APITimeoutError) as caught:
-            s.completions.create_completion(request(prompt="x" * 30_000_000))
+    with (
+        RawServer(lambda conn, _: server.stall(conn)) as server,
+        make(server.url, retry_config=ONCE, **limits) as s,
+        pytest.raises(errors.APITimeoutError) as caught,
+    ):
+        s.completions.create_completion(request(prompt="x" * 30_000_000))
     assert caught.value.phase == ("send" if "timeout" in limits else "deadline")
 
 
