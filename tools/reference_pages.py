@@ -14,17 +14,6 @@ MODULES = (
     *("local", "bulk", "scoring", "doctor", "view"),
     *("hooks", "sdkconfiguration", "otel", "lm_eval", "pytest_plugin"),
 )
-    "local",
-    "bulk",
-    "scoring",
-    "doctor",
-    "view",
-    "hooks",
-    "sdkconfiguration",
-    "otel",
-    "lm_eval",
-    "pytest_plugin",
-)
 
 Definition = ast.FunctionDef | ast.ClassDef
 _SECTION = re.compile(r"^(Args|Raises|Returns|Yields):$")

@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -56,7 +57,7 @@ class Stress:
             for number in range(threads)
             for kind in (self._plain, self._streamed)
         ]
-        closers = [threading.Thread(target=self._close_at_random, args=(number,)) for number in range(2)]
+        closers = [threading.Thread(target=self._close_at_random, args=(number,)) for number in range(4)]
         for thread in (*workers, *closers):
             thread.start()
         for thread in workers:
@@ -110,10 +111,12 @@ class Stress:
             try:
                 stream = self._open.pop()
             except IndexError:
-                self._stop.wait(0.0002)
+                time.sleep(0)
                 continue
             if chance.random() < 0.7:
-                self._stop.wait(chance.random() * 0.003)
+                end = time.monotonic() + chance.choice((0, 0, chance.random() * 0.002))
+                while time.monotonic() < end:
+                    pass
                 stream.close()
 
 
