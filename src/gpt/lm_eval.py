@@ -8,7 +8,7 @@
 
 It scores as `gpt.scoring` does, on every engine and with a proof for each number, and treats contexts as the harness's
 own `local-completions` does: an empty one is the model's end-of-text token, and white space at its end belongs to the
-continuation. Needs `pip install 'gpt-sdk[lm-eval]'`.
+continuation. Needs `pip install '.[lm-eval]'`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .models.shared import CreateCompletionRequest
 from .scoring import Score, score_iter
 from .scoring.server import Server, root_of
 from .sdk import Gpt
+
+__all__ = ["GptLM"]
 
 _MOST_STOPS = 4
 """How many stop sequences servers take; the text is cut at the others here."""

@@ -175,7 +175,7 @@ POISON = {
     "one of two equal keys": b'{"choices":[{"text":"NaN","index":0}],"x":1,"x":2}',
     "huge exponent": b'{"choices":[{"text":"","index":0}],"x":1e999}',
     "line separators": '{"choices":[{"text":"a\u2028b\x85c\\r\\n","index":0}]}'.encode(),
-    "deep": b'{"choices":[],"x":' + b"[" * 1022 + b"]" * 1022 + b"}",
+    "as deep as is read": b'{"choices":[],"x":' + b"[" * 199 + b"]" * 199 + b"}",
 }
 
 
@@ -188,6 +188,18 @@ def test_run_jsonl_any_completion_is_written_byte_for_byte(
     path = write_batch(tmp_path / "in", 3)
     run_jsonl(s, path, tmp_path / "out", max_workers=1)
     assert (tmp_path / "out").read_bytes().count(b',"body":' + body + b'},"error":') == 3
+    assert run_jsonl(s, path, tmp_path / "out").resumed == 3
+    assert len(server.requests) == 3
+
+
+def test_run_jsonl_completion_too_deep_is_a_failed_line_that_resumes(
+    s: gpt.Gpt, server: ScriptedServer, tmp_path: Path
+) -> None:
+    """A completion nested deeper than is read fails its line, and the next run reads that output all the same."""
+    body = b'{"choices":[],"x":' + b"[" * 1022 + b"]" * 1022 + b"}"
+    server.answer_with(lambda _: Answer(200, [("content-type", "application/json")], body))
+    path = write_batch(tmp_path / "in", 3)
+    assert run_jsonl(s, path, tmp_path / "out", max_workers=1).failed == 3
     assert run_jsonl(s, path, tmp_path / "out").resumed == 3
     assert len(server.requests) == 3
 

@@ -142,7 +142,7 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
     command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), *options]
     # As on a terminal, Ctrl-C goes to a group of processes: the command and its workers.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        wait_for_requests(server, 14)
+        wait_for_requests(server, 12)  # more than were answered; of a process's last chunk only one may be left
         os.killpg(process.pid, signal.SIGINT)
         assert process.stderr
         # On a slow machine lines of progress come between.
@@ -151,7 +151,7 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
         said = process.stderr.read()
     assert process.returncode == 130
     asked = len(server.requests)
-    assert 14 <= asked < 100
+    assert 12 <= asked < 100
     assert f"{asked} answered, 0 failed\n" in said
     assert said.endswith("stopped; run it again to go on\n")
     assert sum(ids(tmp_path / "out").values()) == asked

@@ -15,7 +15,9 @@ PUBLIC: dict[str, set[str]] = {
     "gpt": {"UNSET", "Gpt", "SDKConfiguration", "__version__"},
     "gpt.bulk": {"Outcome", "Summary", "run", "run_jsonl"},
     "gpt.cli": {"app"},
+    "gpt.doctor": {"Check", "Report", "models", "probe"},
     "gpt.hooks": {"Hook", "Send"},
+    "gpt.lm_eval": {"GptLM"},
     "gpt.local": {"Server"},
     "gpt.models.errors": {
         "APIConnectionError",
@@ -51,7 +53,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "gpt.otel": {"TracedGpt"},
     "gpt.pytest_plugin": {"gpt_client", "gpt_server"},
-    "gpt.scoring": {"Score", "score"},
+    "gpt.scoring": {"Score", "ScoreOutcome", "score", "score_iter"},
     "gpt.sdkconfiguration": {"SERVERS", "SDKConfiguration"},
     "gpt.utils": {"UNSET", "BackoffStrategy", "EventStream", "RetryConfig", "Unset"},
     "gpt.view": {"to_html", "to_text"},

@@ -82,6 +82,9 @@ class DeadlineReader(io.RawIOBase):
             self.sock.settimeout(max(_MIN_TIMEOUT, self.deadline.cap(self._limit)))
         return self._raw.readinto(buffer)  # type: ignore[no-any-return]
 
+    def fileno(self) -> int:
+        return self._raw.fileno()  # type: ignore[no-any-return]
+
     def close(self) -> None:
         try:
             self._raw.close()
@@ -327,6 +330,11 @@ class _PoolMixin:
 
     QueueCls = IdleConnections
 
+    @property
+    def ConnectionCls(self) -> Any:
+        """The class of this pool's connections. What puts a class of its own there, such as vcrpy, keeps it."""
+        return _connection_class(super().ConnectionCls)  # type: ignore[misc]
+
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         # `_get_conn` is told nothing else of the call; urllib3 hands `pool_timeout` to it, which has no meaning here.
         kwargs["pool_timeout"] = kwargs.get("timeout")
@@ -347,7 +355,12 @@ def use_our_pools(manager: Any) -> None:
 
 @cache
 def _pool_class(pool_class: type[Any]) -> type[Any]:
-    connection_class = pool_class.ConnectionCls
+    return type(pool_class.__name__, (_PoolMixin, pool_class), {})
+
+
+@cache
+def _connection_class(connection_class: type[Any]) -> type[Any]:
+    if not connection_class.__module__.startswith("urllib3."):
+        return connection_class
     itself = connection_class._new_conn is HTTPConnection._new_conn  # SOCKS has a way of its own
-    ours = type(connection_class.__name__, (_ConnectionMixin, connection_class), {"_connects_itself": itself})
-    return type(pool_class.__name__, (_PoolMixin, pool_class), {"ConnectionCls": ours})
+    return type(connection_class.__name__, (_ConnectionMixin, connection_class), {"_connects_itself": itself})

@@ -20,10 +20,14 @@ from marshmallow import ValidationError
 
 from .._core import codec
 from .._core.describe import describe_type
+from .._core.unserializable import MAX_DEPTH
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from .finished import MAX_LINE_NUMBER, digest
 from .worker import Reply
+
+_MAX_DEPTH = MAX_DEPTH + 4
+"""A line wraps a body in at most so many levels more than a body may have."""
 
 URLS = ("/v1/completions", "/completions")
 INVALID_LINE_CODES = frozenset(
@@ -87,7 +91,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
         InvalidLineError: it is none.
     """
     try:
-        value = codec.loads(text)
+        value = codec.loads(text, max_depth=_MAX_DEPTH)
     except ValueError as error:
         raise InvalidLineError("invalid_json_line", f"the line is not JSON: {error}") from None
     if type(value) is not dict:
@@ -304,7 +308,7 @@ def parse_output_line(data: bytes) -> OutputRecord:
 
 
 def _parse_foreign_line(data: bytes) -> OutputRecord:
-    value = codec.loads(data)
+    value = codec.loads(data, max_depth=_MAX_DEPTH)
     if not (isinstance(value, dict) and value.keys() >= {"custom_id", "response", "error"}):
         raise ValueError("it has not the keys custom_id, response and error")
     error, custom_id = value["error"], value["custom_id"]

@@ -48,9 +48,8 @@ class RateLimit:
 
 def parse_count(text: str | None) -> int | None:
     """Return a number of requests or tokens; `None` where it is absent, negative or malformed."""
-    if text is None or not text.strip().isdecimal():
-        return None
-    return int(text) if len(text) < 20 else None
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def parse_duration(text: str | None) -> float | None:
