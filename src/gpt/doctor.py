@@ -157,7 +157,7 @@ class _Prober:
             for name, step in steps:
                 found = self._run(name, step)
                 checks += found if isinstance(found, tuple) else (found,)
-        results = {check.name: check.result for check in checks}
+        results: dict[str, Result] = {check.name: check.result for check in checks}
         return Report(
             server=url.redact(self._s.sdk_configuration.server_url),
             model=model,

@@ -91,12 +91,12 @@ def _plural(forms: Iterable[Any]) -> str:
 def field_check(hint: Any) -> FieldCheck | None:
     """Return the check of a field; `None` for a hint that is not looked into, such as `Any` or a `Literal`."""
     forms = union_members(hint)
-    scalars = tuple(form for form in forms if _is_scalar(form) or is_dataclass(form))
+    scalars: tuple[Any, ...] = tuple(form for form in forms if _is_scalar(form) or is_dataclass(form))
     items = tuple(item for form in forms if is_sequence(form) for item in union_members(get_args(form)[0]))
     values = tuple(item for form in forms if is_mapping(form) for item in union_members(get_args(form)[1]))
     if len(scalars) + sum(map(_is_container, forms)) < len(forms):
         return None
-    exact = frozenset(scalars) | ({int} if float in scalars else set())
+    exact: frozenset[type] = frozenset(scalars) | ({int} if float in scalars else set())
     return FieldCheck(exact, tuple(_NUMBERS.get(form, form) for form in scalars), items, values, _written_label(forms))
 
 
@@ -138,7 +138,8 @@ def _is_kind(kind: type, form: Any) -> bool:
         return True  # what stands for another value: an enumeration, an array, a tensor without dimensions
     if is_sequence(form):
         return issubclass(kind, Iterable) and not issubclass(kind, _NO_LISTS)
-    return issubclass(kind, _NUMBERS.get(form, form)) and (form is bool or kind is not bool)
+    base: Any = _NUMBERS.get(form, form)
+    return issubclass(kind, base) and (form is bool or kind is not bool)
 
 
 def _is_scalar(form: Any) -> bool:

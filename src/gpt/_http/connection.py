@@ -211,11 +211,12 @@ class _ConnectionMixin:
 
         urllib3 2 sends the head and the body apart, both under the connect timeout.
         """
-        if self.sock is None:
-            self.connect()
+        connection: Any = self
+        if connection.is_closed:
+            connection.connect()
         self.request_sent = False
         self.timeout = self._send_timeout()  # urllib3 gives it to the socket
-        self.sock.settimeout(self.timeout)
+        connection.sock.settimeout(self.timeout)
         self._pending = bytearray()
         try:
             super().request(method, url, body, headers, **options)  # type: ignore[misc]

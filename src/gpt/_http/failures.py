@@ -58,8 +58,8 @@ class TransportFailure(Exception):
 
     def __init__(self, kind: Kind, phase: Phase, text: str, cause: Exception) -> None:
         super().__init__(text)
-        self.kind = kind
-        self.phase = phase
+        self.kind: Kind = kind
+        self.phase: Phase = phase
 
         self.text = text
         """The innermost reason, one printable line without URLs' secrets and without the keys that were sent."""
@@ -73,7 +73,7 @@ class PhaseTimeoutError(TimeoutError):
 
     def __init__(self, text: str, phase: Phase) -> None:
         super().__init__(text)
-        self.phase = phase
+        self.phase: Phase = phase
 
 
 def classify(error: BaseException, *, phase: Phase | None = None, secrets: Iterable[str] = ()) -> TransportFailure:

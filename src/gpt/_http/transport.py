@@ -74,6 +74,7 @@ class Throttle(Protocol):
 
         Return whether the run takes over: then the call ends at once with its `RateLimitError`, without a retry.
         """
+        raise NotImplementedError
 
 
 class Transport:
@@ -123,7 +124,8 @@ class Transport:
         """
         call = self._call(path, body, stream, options)
         spent = _Spent()
-        for retries_taken in range(call.retries.limit + 1):
+        retries_taken = 0
+        while True:
             self._wait_for_throttle(call, spent)
             attempt = self._attempt(call, retries_taken)
             if attempt.response is not None:
@@ -136,6 +138,7 @@ class Transport:
                 "Retrying request in %.3f s (retry %d): %s", delay, retries_taken + 1, call.template.display_url
             )
             time.sleep(delay)
+            retries_taken += 1
         try:
             assert attempt.error is not None
             raise attempt.error
@@ -148,12 +151,12 @@ class Transport:
             unknown = min(set(options) - _KNOWN_OPTIONS)
             raise TypeError(f"{unknown}: not an option of a call; expected one of {', '.join(sorted(_KNOWN_OPTIONS))}")
         retries, timeout, seconds = configuration.retry_config, configuration.timeout, configuration.deadline
-        if options.get("retries", UNSET) is not UNSET:
-            retries = check_retries(options["retries"])
-        if options.get("timeout", UNSET) is not UNSET:
-            timeout = parse_timeout(options["timeout"])
-        if options.get("deadline", UNSET) is not UNSET:
-            seconds = parse_seconds(options["deadline"], "deadline")
+        if (own_retries := options.get("retries", UNSET)) is not UNSET:
+            retries = check_retries(own_retries)
+        if (own_timeout := options.get("timeout", UNSET)) is not UNSET:
+            timeout = parse_timeout(own_timeout)
+        if (own_deadline := options.get("deadline", UNSET)) is not UNSET:
+            seconds = parse_seconds(own_deadline, "deadline")
         headers = check_headers(options.get("http_headers"))
         # The address, which may hold a password, comes after all that may be refused in this frame.
         base, query = configuration.server_url, options.get("query")

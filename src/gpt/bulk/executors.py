@@ -40,6 +40,7 @@ class Workers(Protocol):
     @property
     def size(self) -> int:
         """How many requests are submitted together at most."""
+        raise NotImplementedError
 
     def key(self, request: CreateCompletionRequest) -> bytes | None:
         """Return what requests that are submitted together have in common; `None` for one that goes alone."""
@@ -48,11 +49,13 @@ class Workers(Protocol):
         """Hand requests over.
 
         Raises:
-            Unpicklable: one of them cannot travel.
+            Unpicklable: one of them cannot be pickled.
         """
+        raise NotImplementedError
 
     def result(self, future: Future[Any]) -> ChunkResult:
         """Return the replies of requests that were handed over, or raise what the executor did."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Send nothing more."""

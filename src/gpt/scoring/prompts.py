@@ -104,7 +104,8 @@ def _contexts(texts: Iterable[Any], context: Any) -> Iterator[Any]:
     if not isinstance(context, Iterable) or isinstance(context, bytes):
         raise TypeError(f"context: expected a text, token ids, or one for each text, got {type(context).__name__}")
     if isinstance(context, Sized) and hasattr(context, "__getitem__"):
-        if not len(context) or _is_integer(context[0]):
+        indexable: Any = context
+        if not len(context) or _is_integer(indexable[0]):
             return repeat(context)
         if isinstance(texts, Sized) and len(context) != len(texts):
             raise ValueError(f"context: expected one for all texts or one for each of {len(texts)}, got {len(context)}")

@@ -74,7 +74,7 @@ class EventStream(Generic[T]):
                 raise StopIteration from None
             self._end()
             if hasattr(error, "partial"):
-                error.partial = self._accumulate(self._received)
+                setattr(error, "partial", self._accumulate(self._received))  # noqa: B010 (this layer knows no errors)
             raise
         except BaseException:
             self._end()

@@ -13,6 +13,7 @@ class HasChoice(Protocol):
 
     def to_choice(self) -> CreateCompletionResponseChoices:
         """Return it in the shape of a completion's choice."""
+        raise NotImplementedError
 
 
 def as_answer(
