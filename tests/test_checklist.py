@@ -82,7 +82,7 @@ def test_a_retry_is_the_same_request() -> None:
                 "x-ratelimit-reset-requests": "20ms",
                 "x-ratelimit-reset-tokens": "6m0s",
             },
-            operations.RateLimit(3000, 250000, 2999, 249984, pytest.approx(0.02), 360.0),
+            operations.RateLimit(3000, 250000, 2999, 249984, 0.02, 360.0),
         ),
         (
             {

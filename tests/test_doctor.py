@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -72,12 +73,14 @@ HONEST: Mapping[str, Respond] = {
 }
 
 
+def _always(answer: Answer, _: object) -> Answer:
+    return answer
+
+
 def examine(responses: Mapping[str, Respond], **options: Any) -> tuple[doctor.Report, list[Received]]:
     """Probe a server that responds so; return the report and the requests."""
     with ScriptedServer() as server:
-        server.answer_with(
-            lambda got: responses[kind_of(got)](got.json() if got.body else {})  # type: ignore[arg-type]
-        )
+        server.answer_with(lambda got: responses[kind_of(got)](got.json() if got.body else {}))
         with make(server.url, **options) as s:
             return doctor.probe(s), server.requests
 
@@ -171,7 +174,7 @@ def test_probe_on_recorded_vllm_responses() -> None:
         "errors": "error_max_tokens",
     }
     answers = {kind: vllm(name).answer() for kind, name in recorded.items()}
-    report, _ = examine({**HONEST, **{kind: (lambda _, answer=answer: answer) for kind, answer in answers.items()}})
+    report, _ = examine({**HONEST, **{kind: partial(_always, answer) for kind, answer in answers.items()}})
 
     found = {check.name: (check.result, check.detail) for check in report.checks}
     assert [found[name][0] for name in ("lists", "token ids", "echo", "logprobs", "errors")] == ["yes"] * 5

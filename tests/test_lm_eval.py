@@ -50,7 +50,11 @@ print("RESULT" + json.dumps({"samples": samples, "acc": found["results"]["choose
 
 def evaluate(url: str, folder: Path) -> Any:
     """Run the harness in a process of its own; it warns, and keeps what it loads."""
-    lines = {"choose": CHOICES, "perplexity": [{"text": each} for each in DOCUMENTS], "generate": [{"prompt": PROMPT}]}
+    lines: dict[str, list[dict[str, Any]]] = {
+        "choose": CHOICES,
+        "perplexity": [{"text": each} for each in DOCUMENTS],
+        "generate": [{"prompt": PROMPT}],
+    }
     for name, rows in lines.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     environment = {**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

@@ -198,7 +198,7 @@ class Duck:
 
 def test_a_duck_is_enough() -> None:
     """Anything with `prepare_request` and `send` works, with key, body and timeout."""
-    duck = Duck(OK.body)
+    duck: Any = Duck(OK.body)
     s = gpt.Gpt(security=shared.Security(api_key_auth="k"), server_url="http://duck/v1", client=duck)
     assert text(ask(s, timeout=3)) == " ok"
     prepared, options = duck.sent[0]

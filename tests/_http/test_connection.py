@@ -168,7 +168,8 @@ def test_proxy_managers_are_made_once() -> None:
     """The first use of a proxy by many threads gives all of them the same manager, with our pools."""
     for _ in range(50):
         adapter: Any = DefaultSession().get_adapter("http://x")
-        barrier, found = threading.Barrier(8), []
+        barrier = threading.Barrier(8)
+        found: list[Any] = []
 
         def look(adapter: Any = adapter, barrier: Any = barrier, found: list[Any] = found) -> None:
             barrier.wait()

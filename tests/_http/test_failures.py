@@ -128,7 +128,11 @@ EXAMPLES: list[tuple[Callable[[], BaseException], str, str]] = [
         "reset",
     ),
     (lambda: requests.exceptions.ContentDecodingError(urllib3.exceptions.DecodeError("bad gzip")), "other", "bad gzip"),
-    (lambda: urllib3.exceptions.NewConnectionError(POOL, "refused"), "connection", "refused"),
+    (
+        lambda: urllib3.exceptions.NewConnectionError(urllib3.connection.HTTPConnection("h"), "refused"),
+        "connection",
+        "refused",
+    ),
     (lambda: requests.exceptions.MissingSchema("no scheme"), "other", "no scheme"),
     (lambda: BrokenPipeError(32, "Broken pipe"), "connection", "Broken pipe"),
     (lambda: TimeoutError("timed out"), "timeout/read", "timed out"),

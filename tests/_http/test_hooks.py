@@ -72,7 +72,7 @@ def test_a_hook_changes_its_own_copy(own: bool) -> None:
 
     def sign(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
         assert "X-Signed" not in prepared.headers
-        prepared.headers["X-Signed"] = str(len(prepared.body or b""))
+        prepared.headers["X-Signed"] = str(len(bytes(prepared.body)) if isinstance(prepared.body, bytes) else 0)
         prepared.url = f"{prepared.url}?signed=1"
         return send(prepared)
 

@@ -198,7 +198,12 @@ def test_close_in_a_forked_child_touches_no_lock() -> None:
             finally:
                 os._exit(0)
         ended = threading.Event()
-        threading.Thread(target=lambda: (os.waitpid(pid, 0), ended.set()), daemon=True).start()
+
+        def wait() -> None:
+            os.waitpid(pid, 0)
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
         try:
             assert ended.wait(10), "the child hangs"
         finally:

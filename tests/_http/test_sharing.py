@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -52,7 +53,7 @@ def test_call_options_stay_with_their_call() -> None:
         server.answer_with(echo)
 
         def one(number: int) -> None:
-            options = {"http_headers": {"X-N": str(number)}, "query": {"n": number}} if number % 2 else {}
+            options: Any = {"http_headers": {"X-N": str(number)}, "query": {"n": number}} if number % 2 else {}
             s.completions.create_completion(
                 request(prompt=str(number)), deadline=60 if number % 3 else gpt.UNSET, **options
             )
@@ -199,7 +200,7 @@ def test_an_interrupted_call_does_not_spoil_the_next() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    half = [OK.body[:10], gate, OK.body[10:]]
+    half: list[bytes | threading.Event] = [OK.body[:10], gate, OK.body[10:]]
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(Answer(200, [("content-type", "application/json")], chunks=half, framing="chunked"), OK)
         before = signal.signal(signal.SIGALRM, interrupt)

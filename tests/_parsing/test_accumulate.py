@@ -97,7 +97,10 @@ def test_the_last_usage_counts() -> None:
 
 def test_choices_without_index_have_that_of_their_position() -> None:
     """A missing or null index is read as the position in its chunk."""
-    events = [{"choices": [{"text": "a"}, {"text": "b", "index": None}]}, {"choices": [{"text": "c"}]}]
+    events: list[dict[str, Any]] = [
+        {"choices": [{"text": "a"}, {"text": "b", "index": None}]},
+        {"choices": [{"text": "c"}]},
+    ]
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_answer(*events))
         assert [choice.text for choice in open_stream(s).collect().choices] == ["ac", "b"]

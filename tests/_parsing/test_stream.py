@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -125,7 +126,12 @@ def test_done_as_a_text_is_a_text() -> None:
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
 def test_finished_choices_are_an_end_too(framing: Framing) -> None:
     """Without `[DONE]` a stream is whole when every choice it showed has a finish reason."""
-    events = (chunk("a", index=1), chunk("b", "stop", index=1), chunk("c", "length"), {"choices": []})
+    events: tuple[dict[str, Any], ...] = (
+        chunk("a", index=1),
+        chunk("b", "stop", index=1),
+        chunk("c", "length"),
+        {"choices": []},
+    )
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_answer(*events, done=False, framing=framing))
         stream = open_stream(s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -274,7 +275,7 @@ def test_every_way_of_reading_raises(way: str) -> None:
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_answer(FIRST, b'data: {"error":"boom"}\n\n'))
         stream = s.completions.stream_completion(request())
-        read = {
+        read: dict[str, Callable[[], object]] = {
             "collect": stream.collect,
             "iterate": lambda: list(stream),
             "next": lambda: [next(stream), next(stream)],

@@ -112,7 +112,7 @@ def test_several_choices(server: ScriptedServer) -> None:
     assert complete("x").stdout == "a\n---\nb\n"
 
 
-PIECES = [
+PIECES: list[dict[str, Any]] = [
     {"choices": [{"text": "a", "index": 0}]},
     {"choices": [{"text": "b", "index": 1}]},
     {"choices": [{"text": "c", "index": 0, "finish_reason": "stop"}]},

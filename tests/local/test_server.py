@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -30,18 +30,18 @@ def server() -> Iterator[local.Server]:
         yield server
 
 
-def complete(server: local.Server, **body: object) -> dict:
+def complete(server: local.Server, **body: Any) -> dict[str, Any]:
     answer = requests.post(
         f"{server.url}/completions",
         json={"prompt": "A class definition", "max_tokens": 16, "temperature": 0, **body},
         timeout=60,
     )
     answer.raise_for_status()
-    return answer.json()
+    return cast(dict[str, Any], answer.json())
 
 
-def text(server: local.Server, **body: object) -> str:
-    return complete(server, **body)["choices"][0]["text"]
+def text(server: local.Server, **body: Any) -> str:
+    return str(complete(server, **body)["choices"][0]["text"])
 
 
 def run(program: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -233,7 +233,7 @@ def test_key_is_not_in_the_list_of_processes() -> None:
         {"api_key": b"key"},
     ],
 )
-def test_refuses_options_it_cannot_keep(options: dict) -> None:
+def test_refuses_options_it_cannot_keep(options: dict[str, Any]) -> None:
     """The error names the option."""
     with pytest.raises(ValueError, match=next(iter(options))):
         local.Server(**options)
@@ -243,7 +243,7 @@ def test_asks_for_the_key() -> None:
     """With a key, a request without it or with another is a 401; the key shows in no repr."""
     with local.Server(api_key="a-secret-key") as server:
         url = f"{server.url}/completions"
-        body = {"prompt": "A class", "max_tokens": 1}
+        body: dict[str, Any] = {"prompt": "A class", "max_tokens": 1}
         right, wrong = {"Authorization": "Bearer a-secret-key"}, {"Authorization": "Bearer another"}
         assert requests.post(url, json=body, timeout=60).status_code == 401
         assert requests.post(url, json=body, headers=wrong, timeout=60).status_code == 401

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -152,11 +153,15 @@ class _UnixHandler(socketserver.StreamRequestHandler):
                 self.wfile.write(piece)  # type: ignore[arg-type]  # an answer without gates
 
 
+def _unix_session() -> Any:
+    return requests_unixsocket.Session()  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.skipif(not hasattr(socketserver, "ThreadingUnixStreamServer"), reason="needs Unix sockets")
 def test_unix_socket(tmp_path: Path) -> None:
     """A session of requests-unixsocket2 reaches a server on a Unix socket, streams included."""
     path = str(tmp_path / "s")
-    with socketserver.ThreadingUnixStreamServer(path, _UnixHandler) as server, requests_unixsocket.Session() as session:
+    with socketserver.ThreadingUnixStreamServer(path, _UnixHandler) as server, _unix_session() as session:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with make(f"http+unix://{quote(path, safe='')}/v1", client=session) as s:

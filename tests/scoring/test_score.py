@@ -320,7 +320,7 @@ def test_score_llama_cpp_python_is_refused(server: ScoringServer, s: gpt.Gpt) ->
 
     for method in ("auto", "echo"):
         with pytest.raises(errors.ResponseValidationError, match=r"llama-cpp-python.*llama-server"):
-            score(s, ["ab"], model="m", method=method)  # type: ignore[arg-type]
+            score(s, ["ab"], model="m", method=method)
     assert server.posts == []
 
 

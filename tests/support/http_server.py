@@ -20,9 +20,12 @@ from functools import cache
 from http.client import responses
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .raw_server import RawServer, read_request, reset
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 Framing = Literal["length", "chunked", "close"]
@@ -136,7 +139,7 @@ class ScriptedServer:
         """Stop, with everything that still runs."""
         self.tcp.close()
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

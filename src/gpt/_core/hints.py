@@ -97,7 +97,8 @@ def field_check(hint: Any) -> FieldCheck | None:
     if len(scalars) + sum(map(_is_container, forms)) < len(forms):
         return None
     exact: frozenset[type] = frozenset(scalars) | ({int} if float in scalars else set())
-    return FieldCheck(exact, tuple(_NUMBERS.get(form, form) for form in scalars), items, values, _written_label(forms))
+    bases: tuple[Any, ...] = tuple(_NUMBERS.get(form, form) for form in scalars)
+    return FieldCheck(exact, bases, items, values, _written_label(forms))
 
 
 def _written_label(forms: tuple[Any, ...]) -> str:
