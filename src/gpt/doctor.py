@@ -169,7 +169,7 @@ class _Prober:
         )
 
     def _run(self, name: str, step: Callable[[], Check | tuple[Check, ...]]) -> Check | tuple[Check, ...]:
-        """Make a check; whatever the server does instead of an answer is its result."""
+        """Make a check; whatever the server does instead of responding is its result."""
         try:
             return step()
         except errors.APIStatusError as error:

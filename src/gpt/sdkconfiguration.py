@@ -28,7 +28,7 @@ DEFAULT_TIMEOUT = (5.0, 600.0)
 """Seconds for connecting, and for each read."""
 
 DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
-"""How large an answer may be, decompressed."""
+"""How large a response may be, decompressed."""
 
 
 class Environment:
@@ -142,7 +142,7 @@ class SDKConfiguration:
     """Functions around each attempt, the first one outermost."""
 
     max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
-    """How large an answer may be, decompressed, in bytes."""
+    """How large a response may be, decompressed, in bytes."""
 
     environment_headers: Mapping[str, str | None] = field(default_factory=lambda: FrozenHeaders({}))
     """`OpenAI-Organization` and `OpenAI-Project`, where the environment sets them."""

@@ -275,7 +275,7 @@ def test_packs_over_processes(processes: Executor, server: ScriptedServer) -> No
 
 def test_credentials_do_not_travel_in_options(processes: Executor, server: ScriptedServer) -> None:
     """A key among the headers of a run is refused at the call when it would go to other processes."""
-    with pytest.raises(TypeError, match="Authorization does not travel"):
+    with pytest.raises(TypeError, match="Authorization is not sent"):
         bulk.run(make(server.url), [request()], executor=processes, http_headers={"Authorization": "Bearer sk-1"})
 
 

@@ -35,8 +35,19 @@ def numbered(n: int) -> Iterator[shared.CreateCompletionRequest]:
     return (request(prompt=f"prompt {i}") for i in range(n))
 
 
+_before: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_other_tests() -> None:
+    """Note what runs already, such as the workers that a process keeps between two chunks of one run."""
+    _before.clear()
+    _before.update(threading.enumerate())
+
+
 def bulk_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "gpt-bulk"]
+    """Return the threads of this test's runs."""
+    return [thread for thread in threading.enumerate() if thread.name == "gpt-bulk" and thread not in _before]
 
 
 def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:

@@ -14,7 +14,7 @@ _LONGEST = 1_000_000_000
 
 
 def parse_timeout(value: Any, name: str = "timeout") -> tuple[float | None, float | None]:
-    """Check a timeout option and give it as `(connect, read)` in seconds.
+    """Check a timeout option and return it as `(connect, read)` in seconds.
 
     Raises:
         TypeError: it is not a number, a pair or `None`.
@@ -65,7 +65,7 @@ class Deadline:
         self._end += seconds
 
     def remaining(self) -> float:
-        """Give the seconds left, never less than 0."""
+        """Return the seconds left, never less than 0."""
         return max(0.0, self._end - self._clock())
 
     @property

@@ -69,7 +69,7 @@ def read_error_data(data: Any) -> ErrorDetails:
 
 
 def is_error(data: Any) -> bool:
-    """Tell whether parsed JSON, come with a status of success, is an error all the same."""
+    """Return whether parsed JSON, come with a status of success, is an error all the same."""
     if not isinstance(data, dict):
         return False
     if data.get("error"):

@@ -59,7 +59,7 @@ class Decoder:
     def end(self) -> Event | None:
         """Return the event that the end of the input leaves unfinished, if there is one.
 
-        The specification drops such an event. Some servers end a complete answer without the last blank line, so
+        The specification drops such an event. Some servers end a complete stream without the last blank line, so
         the caller may want to look.
         """
         line = b"".join(self._line)

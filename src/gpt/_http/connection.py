@@ -284,7 +284,7 @@ class _ConnectionMixin:
         self._in_time(self.sock)
 
     def _in_time(self, sock: Any) -> Any:
-        """Give the next step of connecting (a proxy's CONNECT, TLS) the time that is left."""
+        """Limit the next step of connecting (a proxy's CONNECT, TLS) to the time that is left."""
         if self.deadline is not None and self.limits is not None:
             sock.settimeout(self.limits.connect_timeout)
         return sock

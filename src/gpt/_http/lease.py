@@ -55,7 +55,7 @@ class Lease:
         raw._connection = None
         self._socket = getattr(self._connection, "sock", None)
         if self._socket is None:
-            # With `Connection: close` http.client has let go of the socket; reading to the end closes it, and its
+            # With `Connection: close` http.client has detached the socket; reading to the end closes it, and its
             # number may be another call's by the time we shut it down. A second file keeps it open until we say so.
             reader: Any = getattr(original.fp, "raw", None)
             self._socket = getattr(reader, "sock", None) or getattr(reader, "_sock", None)

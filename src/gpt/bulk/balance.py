@@ -78,7 +78,7 @@ class Servers:
             return server
 
     def release(self, server: Server, error: Exception | None = None) -> bool:
-        """Take a server back from a request; return whether its failure is another server's to mend.
+        """Take a server back from a request; return whether its failure is one that another server may not have.
 
         After a failure to reach it the server rests, each time for longer, until a single request has reached it.
         """
@@ -142,7 +142,7 @@ def _name(server: Server) -> str:
 
 
 def is_unreachable(error: Exception | None) -> bool:
-    """Tell an error that says nothing of the request: there was no connection, or it broke."""
+    """Return whether an error says nothing of the request: there was no connection, or it broke."""
     if isinstance(error, errors.APITimeoutError):
         return error.phase == "connect"
     return isinstance(error, errors.APIConnectionError)

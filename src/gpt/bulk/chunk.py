@@ -1,4 +1,4 @@
-"""Chunks: how requests travel to other processes, and the side of a run that is there.
+"""Chunks: how requests get to other processes, and the side of a run that is there.
 
 A process keeps what it built for a run, its clients and threads, until the run has sent nothing for a while or another
 run comes.
@@ -122,7 +122,7 @@ class _Workers:
         worker.sender.stop()
 
     def was_interrupted(self, run_id: str) -> bool:
-        """Tell whether the run's worker here was just interrupted."""
+        """Return whether the run's worker here was just interrupted."""
         interrupted, moment = self._interrupted
         return run_id == interrupted and time.monotonic() - moment < _INTERRUPTED_SECONDS
 
@@ -186,7 +186,7 @@ def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
 
 
 def _may_handle_signals() -> bool:
-    """Tell the main thread of a child process of multiprocessing, where nobody else handles Ctrl-C."""
+    """Return whether this is the main thread of a multiprocessing child, where nobody else handles Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         return False
     process = sys.modules.get("multiprocessing.process")  # a child process has it; importing it costs others time

@@ -61,16 +61,16 @@ class Workers(Protocol):
         """Send nothing more."""
 
     def close(self, wait: bool) -> None:
-        """Give back what is the run's own."""
+        """Close what is the run's own."""
 
 
 def is_local(executor: Executor | None) -> bool:
-    """Tell whether an executor's workers are threads of this process."""
+    """Return whether an executor's workers are threads of this process."""
     return isinstance(executor, ThreadPoolExecutor | None) and not isinstance(executor, _INTERPRETERS)
 
 
 class Unpicklable(Exception):
-    """Requests that cannot travel, and why."""
+    """Requests that cannot be pickled, and why."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -153,7 +153,7 @@ class RemoteWorkers:
         return self._chunksize if self._submitted >= self.places else self._first_chunksize
 
     def key(self, request: CreateCompletionRequest) -> bytes | None:
-        """Let all requests travel together."""
+        """Let all requests go into one chunk."""
         return b""
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:

@@ -44,7 +44,7 @@ class Linger:
             self._thread.join()
 
     def is_stale(self, since: float) -> bool:
-        """Tell whether something has been waiting for long."""
+        """Return whether something has been waiting for long."""
         return time.monotonic() - since > _LINGER
 
     def _watch(self) -> None:

@@ -269,7 +269,7 @@ def _lock(fd: int, path: str) -> None:
 
 
 def _unlock(fd: int) -> None:
-    """Give the lock up for all copies of a descriptor: a child that was forked just now may not have closed its own."""
+    """Release the lock for all copies of a descriptor: a child that was forked just now may not have closed its own."""
     if sys.platform == "win32":
         return
     import fcntl
@@ -286,5 +286,5 @@ def _may_be_truncated(line: bytes) -> bool:
 def _not_a_batch_output(path: str, number: int, reason: str) -> ValueError:
     return ValueError(
         f"{path}: line {number} is no output of a batch ({reason}), and the file was left as it is;"
-        " name another output, or mend the line"
+        " name another output, or fix the line"
     )

@@ -1,4 +1,4 @@
-"""Packs: several requests that travel as one with a list of prompts, and its response taken apart again. No network.
+"""Packs: several requests sent as one with a list of prompts, and its response taken apart again. No network.
 
 A server numbers the choices of a list prompt number × `n` + completion number, and sends them in any order.
 """
@@ -43,7 +43,7 @@ def pack_key(request: CreateCompletionRequest) -> bytes | None:
 
 
 def _prompt_kind(prompt: Any) -> bytes | None:
-    """Tell a text from token ids, which few servers take in one list."""
+    """Return whether a prompt is a text or token ids, which few servers take in one list."""
     if type(prompt) is str:
         return b"text"
     if type(prompt) is list or type(prompt) is tuple:

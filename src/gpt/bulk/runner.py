@@ -55,16 +55,16 @@ def run(
     Args:
         s: the client; or a list of clients, one a server. Each request then goes to the server with the fewest in
             flight. One that cannot be reached rests for a while, and its requests go to the others. For workers in
-            other processes clients travel by pickle, without keys: they come from the workers' `OPENAI_API_KEY` or
+            other processes clients are pickled, without keys: they come from the workers' `OPENAI_API_KEY` or
             from a function given as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
         executor: any `concurrent.futures.Executor`, yours to close; all but a `ThreadPoolExecutor` are taken to work in
             other processes. Without it, threads that end with the run.
         max_workers: how many HTTP requests are in flight at a time, in each process.
         batch_size: how many prompts an HTTP request carries at most, up to 1,024: requests that differ only in their
-            single prompt, a text or token ids, travel together. The outcomes are those of single requests, except that
+            single prompt, a text or token ids, are sent together. Outcomes are those of single requests, except that
             `usage` is `None` where the server tells only the sum.
-        chunksize: how many requests travel to another process together; by default four times what its threads can
+        chunksize: how many requests are sent to another process together; by default four times what its threads can
             have in flight.
         window: how many requests are pulled and not yet handed out as outcomes at most; by default twice what all
             workers can have in flight.
@@ -73,7 +73,7 @@ def run(
         **call_options: options of `create_completion` for each request.
 
     Raises:
-        TypeError, ValueError: an option cannot be used as it is, or a client holds a key and cannot travel.
+        TypeError, ValueError: an option cannot be used as it is, or a client holds a key and cannot be pickled.
         Exception: from the iterator: what `requests` or the executor raised, such as `BrokenProcessPool`; with
             `max_failures`, an `errors.SDKError`.
     """
@@ -398,7 +398,7 @@ def _check_count(name: str, value: object, *, optional: bool) -> None:
 
 
 def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
-    """Refuse at once what would be the error of every request, and credentials that would travel."""
+    """Refuse at once what would be the error of every request, and credentials that would be pickled."""
     for name in options:
         if name not in _CALL_OPTIONS:
             raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")
@@ -412,5 +412,5 @@ def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]
     headers = check_headers(given.get("http_headers"))
     for name, value in headers.items():
         if not local and value is not None and is_credential(name):
-            raise TypeError(f"http_headers: {name} does not travel to other processes; give security= a function")
+            raise TypeError(f"http_headers: {name} is not sent to other processes; give security= a function")
     return given

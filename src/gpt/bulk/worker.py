@@ -20,7 +20,7 @@ _REFUSED = (400, 413, 422)
 """What a server answers to a pack when one of its prompts is bad, or all of them are too much."""
 
 _MAYBE_REFUSED = (500, 501)
-"""What some servers answer to any list of prompts, and others when they fail."""
+"""The status with which some servers refuse any list of prompts, and others fail."""
 
 _NOT_ALLOWED = (401, 403, 404, 429)
 
@@ -32,7 +32,7 @@ class Reply:
     response: CreateCompletionResponse | None = None
     body: bytes = b""
     """The completion as JSON, instead of `response` where that was asked for: the server's own bytes, or for a request
-    that travelled in a pack its part of them."""
+    that was sent in a pack its part of them."""
 
     tokens: tuple[int, int] = (0, 0)
     """What it adds to the sums of the prompts' and the completions' tokens. The first reply of a pack may carry them
@@ -51,7 +51,7 @@ class Reply:
 
 
 def blame(error: Exception | None) -> str:
-    """Tell whose failure an error is: `server`, `request`, or `nobody` where it says nothing of the server's health."""
+    """Return whose failure an error is: `server`, `request`, or `nobody` where it says nothing of the server."""
     if is_unreachable(error):
         return "server"
     if error is None or not isinstance(error, errors.APIStatusError):
@@ -178,7 +178,7 @@ class _Sending:
         if complete:
             server.accepts_lists = True
         else:
-            self._servers.mark_lists_refused(server, "did not answer each prompt of a list")
+            self._servers.mark_lists_refused(server, "did not complete each prompt of a list")
             self._send_one_by_one(part)
 
     def _send_one_by_one(self, part: range) -> None:
@@ -228,14 +228,14 @@ class _Sending:
             self._give_up_after(part, error)
 
     def _held(self, error: errors.RateLimitError) -> float | None:
-        """Return for how long the throttle holds everybody because of an error, if sending again may mend that."""
+        """Return for how long the throttle holds everybody because of an error, if sending again may help."""
         seconds = error.retry_after
         if not seconds or seconds > self._settings.max_wait:
             return None
         return seconds if should_retry_status(429, error.headers, error.code, error.type) else None
 
     def _is_worth_splitting(self, error: Exception) -> bool:
-        """Tell whether a part of a pack may succeed where all of it has failed."""
+        """Return whether a part of a pack may succeed where all of it has failed."""
         if isinstance(error, errors.APIStatusError):
             return error.status_code in _REFUSED or error.status_code in _MAYBE_REFUSED
         return isinstance(error, errors.ResponseValidationError) or not isinstance(error, errors.SDKError)

@@ -131,7 +131,7 @@ def complete(
         additional_properties=dict(_parse_extra(item) for item in extra or ()),
     )
     if view and as_json:
-        raise typer.BadParameter("--view shows an answer to people and --json to programs; give one of them")
+        raise typer.BadParameter("--view shows a completion to people and --json to programs; give one of them")
     streamed = stream if stream is not None else sys.stdout.isatty() and not as_json
     with open_client(
         server_url=server_url,

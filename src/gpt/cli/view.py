@@ -1,4 +1,4 @@
-"""`gpt view`: a saved answer as text in colours or as a page."""
+"""`gpt view`: a saved completion as text in colours or as a page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def view(
 
 
 def show(completion: CreateCompletionResponse) -> None:
-    """Print an answer's tokens to stdout, in colours on a terminal."""
+    """Print a completion's tokens to stdout, in colours on a terminal."""
     from rich.console import Console
 
     console = Console(highlight=False)

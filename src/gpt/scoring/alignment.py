@@ -75,7 +75,7 @@ def spans_by_length(tokens: Sequence[Token]) -> list[Span]:
 
 
 def is_plain(token: Token) -> bool:
-    """Tell whether a token's text is all of it, not a part of a character that the server could not write."""
+    """Return whether a token's text is all of it, not a part of a character that the server could not write."""
     return bool(token.text) and _REPLACEMENT not in token.text
 
 

@@ -216,7 +216,7 @@ def _no_ids(context: str) -> list[list[int]]:
 
 
 def _rejects_zero(error: Exception | None) -> bool:
-    """Tell whether the server wants to generate at least one token."""
+    """Return whether the server wants to generate at least one token."""
     if not isinstance(error, errors.BadRequestError | errors.UnprocessableEntityError):
         return False
     return any(name in error.message for name in _LIMIT_NAMES)

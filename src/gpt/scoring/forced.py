@@ -150,7 +150,7 @@ class _Forcing:
         self._settings = settings
 
     def is_forcible(self, position: int) -> bool:
-        """Tell whether the token at a position is whole characters and surely no special token."""
+        """Return whether the token at a position is whole characters and surely no special token."""
         raw = self._pieces[position].raw
         if not raw or b"\0" in raw:  # llama.cpp's grammars end a token's text at a NUL
             return False

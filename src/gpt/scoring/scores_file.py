@@ -47,7 +47,7 @@ class ScoresFile:
             raise
 
     def has(self, line: int, text: str, context: str) -> bool:
-        """Tell whether a line's score is in the file.
+        """Return whether a line's score is in the file.
 
         Raises:
             ValueError: it is there for another text, as happens when the input was edited.

@@ -79,7 +79,7 @@ class Server:
         """Split a text as llama.cpp does for a completion; `special` adds what the model wants at its ends.
 
         Raises:
-            errors.SDKError: the server did not answer as llama.cpp does.
+            errors.SDKError: the server did not respond as llama.cpp does.
         """
         body = {"content": text, "add_special": special, "parse_special": True, "with_pieces": True}
         tokens = self._post("/tokenize", body).get("tokens")
@@ -157,7 +157,7 @@ def root_of(base: str) -> str:
 def _describe(transport: Transport, base: str, model: str) -> dict[str, Any]:
     """Return the model's entry in `/models`, or the first one; looked up once for each client and server.
 
-    Nothing is kept of a server that did not answer, so that the next run asks it again.
+    Nothing is kept of a server that did not respond, so that the next run looks again.
     """
     known = _servers.setdefault(transport, {})
     if (base, model) not in known:

@@ -46,7 +46,7 @@ class BackoffStrategy:
 class RetryConfig:
     """What is retried and how often.
 
-    Retried are failures to connect, connections lost before the answer's headers, and the statuses 408, 409, 429 and
+    Retried are failures to connect, connections lost before the response's headers, and the statuses 408, 409, 429 and
     500 upwards, unless the server says `x-should-retry: false` or the quota is used up.
     """
 
@@ -57,7 +57,7 @@ class RetryConfig:
     """How long to wait."""
 
     retry_connection_errors: bool = True
-    """Whether failures without an answer are retried too."""
+    """Whether failures without a response are retried too."""
 
     max_retries: int = 2
     """The most attempts after the first."""
@@ -120,7 +120,7 @@ def server_wait(headers: Mapping[str, str], now: float) -> float | None:
     finite, longer than a year or not readable counts as not said.
 
     Args:
-        headers: the answer's headers, with names looked up in lower case.
+        headers: the response's headers, with names looked up in lower case.
         now: seconds since 1970, to compare dates with.
     """
     milliseconds = _number(headers.get("retry-after-ms"))

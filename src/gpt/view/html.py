@@ -53,8 +53,8 @@ def to_html(
     """Show how sure the model was of each token, its alternatives on hover and on keyboard focus.
 
     Args:
-        answer: a choice, an answer with all its choices, or a `gpt.scoring.Score`.
-        title: the page's heading; without it, the name of the model, where the answer says it.
+        answer: a choice, a completion with all its choices, or a `gpt.scoring.Score`.
+        title: the page's heading; without it, the name of the model, where the completion says it.
         fragment: give an element to put into a page (or a notebook's cell), at most 2,000 tokens of it.
 
     Returns:

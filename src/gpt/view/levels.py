@@ -22,12 +22,12 @@ UNKNOWN = len(LEVELS)
 
 
 def probability(logprob: float | None) -> float | None:
-    """Give a probability from 0 to 1. Servers write 0 as -inf, -9999 or -3.4e38; rounding may go above 1."""
+    """Return a probability from 0 to 1. Servers write 0 as -inf, -9999 or -3.4e38; rounding may go above 1."""
     return None if logprob is None else math.exp(min(0.0, logprob))
 
 
 def level(logprob: float | None) -> int:
-    """Give the level of a token, 0 the surest; `UNKNOWN` without a probability."""
+    """Return the level of a token, 0 the surest; `UNKNOWN` without a probability."""
     chance = probability(logprob)
     if chance is None:
         return UNKNOWN

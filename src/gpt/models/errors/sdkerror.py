@@ -127,7 +127,7 @@ def _rebuild(cls: type[SDKError], state: dict[str, Any]) -> SDKError:
 
 
 class APIStatusError(SDKError):
-    """The server answered with an error status, a redirect, or an error inside a successful answer."""
+    """The server returned an error status, a redirect, or an error inside a successful response."""
 
 
 class BadRequestError(APIStatusError):
@@ -163,7 +163,7 @@ class InternalServerError(APIStatusError):
 
 
 class APIConnectionError(SDKError):
-    """There was no answer, or its body was cut short. Says what failed and with which host."""
+    """There was no response, or its body was cut short. Says what failed and with which host."""
 
 
 class APITimeoutError(APIConnectionError):
@@ -187,7 +187,7 @@ class APITimeoutError(APIConnectionError):
 
 
 class ResponseValidationError(SDKError):
-    """The answer is not a completion. Says the status, the content type, the first bytes and the likely cause."""
+    """The response is not a completion. Says the status, the content type, the first bytes and the likely cause."""
 
 
 class ResponseTooLargeError(ResponseValidationError):
