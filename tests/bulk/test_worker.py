@@ -140,12 +140,16 @@ class Unloadable(Exception):
     def __init__(self, *, reason: str) -> None:
         super().__init__(reason)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By itself a keyword-only argument makes it unpicklable, but tblib, which Dask loads, teaches pickle another way.
+        return type(self), (str(self),)
+
 
 def fail(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
     raise Unloadable(reason=f"in process {os.getpid()}, thread {threading.current_thread().name}")
 
 
-def test_chunk_replaces_an_error_that_cannot_travel(server: ScriptedServer) -> None:
+def test_chunk_error_that_cannot_be_pickled_is_replaced(server: ScriptedServer) -> None:
     """A hook's own exception that does not survive pickling comes back by its name and text."""
     configuration = gpt.Gpt(server_url=server.url, hooks=[fail]).sdk_configuration
     job = Job(run_id="hooked", clients=[(gpt.Gpt, configuration)], settings=Settings(options={}))
