@@ -141,7 +141,7 @@ class Unloadable(Exception):
         super().__init__(reason)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # By itself a keyword-only argument makes it unpicklable, but tblib, which Dask loads, teaches pickle another way.
+        # A keyword-only argument alone would do, but tblib, which Dask loads, teaches pickle another way.
         return type(self), (str(self),)
 
 
