@@ -40,17 +40,10 @@ def serve(
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with Server(model, n_parallel=parallel, port=port, api_key=api_key) as server:
+        signal.signal(signal.SIGINT, lambda *_: stopped.set())  # from before the URL is out, after which it may come
         typer.echo(server.url)
         key = ", with OPENAI_API_KEY set to the key" if api_key else ""
         note(f"serving {model or 'the tiny model'}; Ctrl-C stops it. In another shell{key}:")
         note(f"export OPENAI_BASE_URL={server.url}")
-        _wait(stopped)
-    note("stopped")
-
-
-def _wait(stopped: threading.Event) -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    try:
         stopped.wait()
-    except KeyboardInterrupt:
-        pass
+    note("stopped")
