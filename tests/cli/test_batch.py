@@ -302,7 +302,11 @@ def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "1"), ("--batch-size", "8")])
 def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """A server that fails from some request on ends the run after --max-failures, without a failed line."""
+    """A server that fails from some request on ends the run after --max-failures, without a failed line.
+
+    One worker: of two, one may hear of a failure while the other's success is still under way, and that failure is
+    then rightly the request's own.
+    """
     numbers = itertools.count()
 
     def die_later(received: Received) -> Answer:
@@ -310,7 +314,7 @@ def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path,
 
     server.answer_with(die_later)
     path, out = write_batch(tmp_path / "in", 400), tmp_path / "out"
-    result = batch(path, out, "--max-failures", 20, "--retries", 0, "-w", 2, *options)
+    result = batch(path, out, "--max-failures", 20, "--retries", 0, "-w", 1, *options)
     assert result.exit_code == 1
     assert "stopped; run it again to go on\ngpt: 500 Internal Server Error" in result.stderr
     written = read_lines(out)
