@@ -21,8 +21,7 @@ import gpt
 from gpt.models import errors
 from gpt.utils import BackoffStrategy, RetryConfig
 from tests.support.client import COMPLETION, OK, QUICK, ask, make, request, silent_server, text
-from tests.support.http_server import Answer, ScriptedServer, certificate, json_answer, sse_answer
-from tests.support.http_server import _server_context as server_context
+from tests.support.http_server import Answer, ScriptedServer, certificate, json_answer, server_context, sse_answer
 from tests.support.proxies import ForwardProxy
 from tests.support.raw_server import RawServer, read_request
 

@@ -13,10 +13,19 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
-from tests.support.client import COMPLETION, ask, chunk, make, request, text
+from gpt.models import errors
+from tests.support.client import COMPLETION, OK, ask, chunk, make, request, text
 from tests.support.echo_server import Stress, echo, wrong
-from tests.support.http_server import Received, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import (
+    Received,
+    ScriptedServer,
+    certificate,
+    json_answer,
+    server_context,
+    sse_answer,
+)
 from tests.support.raw_server import RawServer, read_request
 
 BODY = b'{"choices":[{"text":"%b","index":0,"finish_reason":"stop"}]}'
@@ -117,9 +126,9 @@ def test_calls_beside_interrupted_ones_get_their_own_responses() -> None:
 class Stalled:
     """A server whose streams send one event and then wait until the connection ends, which it notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: bool = False) -> None:
         self.ended = threading.Event()
-        self.server = RawServer(self._serve)
+        self.server = RawServer(self._serve, tls=server_context() if tls else None)
 
     def _serve(self, conn: socket.socket, _: int) -> None:
         read_request(conn)
@@ -135,9 +144,14 @@ class Stalled:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("inside", [True, False], ids=["reading", "idle"])
-def test_close_from_another_thread_ends_the_connection(own: bool, inside: bool) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_close_from_another_thread_ends_the_connection(
+    own: bool, inside: bool, tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server sees the end of a stream that another thread closes, whether or not somebody reads it."""
-    stalled = Stalled()
+    stalled = Stalled(tls=tls)
+    if tls:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate().cert))
     with stalled.server as server, make(server.url, client=None if own else requests.Session()) as s:
         stream = s.completions.stream_completion(request())
         assert next(stream).choices[0].text == "a"
@@ -154,6 +168,28 @@ def test_close_from_another_thread_ends_the_connection(own: bool, inside: bool) 
             assert not reader.is_alive()
         assert (rest, stream.completed, next(stream, None)) == ([], False, None)
         stream.close()
+
+
+def test_a_blocking_pool_gets_every_connection_back() -> None:
+    """A caller's pool of one connection that blocks is never starved: not by closed, dropped or failed responses."""
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=True))
+    failed = json_answer({"error": {"message": "no"}}, 400)
+    unfinished = sse_answer(chunk("a"), chunk("b"), cut=True)
+    with ScriptedServer() as server, make(server.url, client=session, timeout=20) as s:
+        for _ in range(5):
+            server.reply(sse_answer(chunk("a"), COMPLETION), sse_answer(chunk("a"), COMPLETION), failed, unfinished, OK)
+            closed, dropped = s.completions.stream_completion(request()), None
+            next(closed)
+            closed.close()
+            dropped = s.completions.stream_completion(request())
+            next(dropped)
+            del dropped
+            with pytest.raises(errors.BadRequestError):
+                ask(s)
+            with pytest.raises(errors.StreamInterruptedError):
+                s.completions.stream_completion(request()).collect()
+            assert text(ask(s)) == " ok"
 
 
 def test_a_stream_dropped_in_a_cycle_ends_the_connection() -> None:

@@ -67,8 +67,8 @@ def test_call_options_stay_with_their_call() -> None:
 
 
 def test_the_pool_is_as_wide_as_its_users() -> None:
-    """Three hundred calls at once keep three hundred connections, and the next round opens no new one."""
-    width = 300
+    """Six hundred calls at once keep six hundred connections, and the next round opens no new one."""
+    width = 600
     gate = threading.Barrier(width)
     with ScriptedServer() as server, make(server.url) as s:
 

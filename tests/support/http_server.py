@@ -93,7 +93,7 @@ class ScriptedServer:
         self._script: list[Answer] = []
         self._next = 0
         self._answer: Callable[[Received], Answer] = self._scripted
-        self.tcp = RawServer(self._serve, tls=_server_context() if tls else None)
+        self.tcp = RawServer(self._serve, tls=server_context() if tls else None)
         """The accept loop underneath, for `release`, `refuse` and the other waits."""
         self.url = self.tcp.url
         self.port = self.tcp.port
@@ -320,7 +320,8 @@ def certificate() -> Certificate:
     return made
 
 
-def _server_context() -> ssl.SSLContext:
+def server_context() -> ssl.SSLContext:
+    """Make the TLS context of a server with that certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate().cert, certificate().key)
     return context

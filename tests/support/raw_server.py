@@ -31,7 +31,7 @@ class RawServer:
     A handler may return or lose its connection at any time; its other errors are raised at the `with`'s end.
     """
 
-    def __init__(self, handler: Handler, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._handler = handler
         self._tls = tls
         self._changed = threading.Condition()
@@ -44,8 +44,8 @@ class RawServer:
         """Ends every `stall`; set by the test, and by `close`."""
         self.connections = 0
         """How many connections were accepted in all."""
-        self._listener, self.port = _bind(0)
-        self.host = "127.0.0.1"
+        self.host = host
+        self._listener, self.port = _bind(host, 0)
         self.listen()
 
     @property
@@ -121,7 +121,7 @@ class RawServer:
         """Drop every connection and refuse new ones, on the same port, until `listen`."""
         self._stop_listening()
         self.drop()
-        self._listener, _ = _bind(self.port)
+        self._listener, _ = _bind(self.host, self.port)
 
     def drop(self) -> None:
         """Close all connections from this side, as a server does with idle ones, and wait for their end."""
@@ -240,10 +240,10 @@ def _content_length(data: bytes) -> int:
     return int(fields.get("content-length", "0"))
 
 
-def _bind(port: int) -> tuple[socket.socket, int]:
+def _bind(host: str, port: int) -> tuple[socket.socket, int]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((host, port))
     return listener, int(listener.getsockname()[1])
 
 

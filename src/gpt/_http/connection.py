@@ -215,8 +215,6 @@ class _ConnectionMixin:
         if connection.is_closed:
             connection.connect()
         self.request_sent = False
-        self.timeout = self._send_timeout()  # urllib3 gives it to the socket
-        connection.sock.settimeout(self.timeout)
         self._pending = bytearray()
         try:
             super().request(method, url, body, headers, **options)  # type: ignore[misc]
@@ -240,17 +238,20 @@ class _ConnectionMixin:
             return
         self._flush()
         if not isinstance(data, bytes) or len(data) <= _SLICE:
-            super().send(data)  # type: ignore[misc]
+            self._send_in_time(data)
             return
         view = memoryview(data)
         for start in range(0, len(data), _SLICE):
-            self.sock.settimeout(self._send_timeout())
-            super().send(view[start : start + _SLICE])  # type: ignore[misc]
+            self._send_in_time(view[start : start + _SLICE])
 
-    def _flush(self: Any) -> None:
+    def _flush(self) -> None:
         if self._pending:
             data, self._pending = bytes(self._pending), bytearray()
-            super().send(data)  # type: ignore[misc]
+            self._send_in_time(data)
+
+    def _send_in_time(self: Any, data: Any) -> None:
+        self.sock.settimeout(self._send_timeout())
+        super().send(data)  # type: ignore[misc]
 
     def _send_timeout(self) -> float | None:
         if self.limits is None:
