@@ -46,10 +46,10 @@ def hasty_threads() -> Iterator[None]:
 def test_calls_beside_closed_streams_get_their_own_responses(own: bool) -> None:
     """Streams closed by other threads and by the collector touch no call beside them: none is mixed up, none fails."""
     with RawServer(echo) as server:
-        endings = Stress(server.url, None if own else requests.Session()).run(400, threads=6)
+        endings = Stress(server.url, None if own else requests.Session()).run(200, threads=6)
     assert wrong(endings) == {}
-    assert endings["plain"] == 2400
-    assert endings["closed"] > 20, endings
+    assert endings["plain"] == 1200
+    assert endings["closed"] > 10, endings
 
 
 INTERRUPTED = """
