@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +187,69 @@ def test_score_output_survives_sigkill(local_server: local.Server, tmp_path: Pat
     assert 20 <= done < 150
     assert f"({done} by earlier runs)" in finished.stderr
     assert sorted(json.loads(line)["line"] for line in scores.read_text().splitlines()) == list(range(1, 151))
+
+
+@pytest.mark.parametrize("options", [(), ("--processes", "2")], ids=["threads", "processes"])
+def test_score_several_servers_share_the_work(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Each text is scored once, by one of the servers; the model that all of them have need not be named."""
+    texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
+    texts.write_text("".join(f"number {n}\n" for n in range(200)))
+    with ScoringServer() as one, ScoringServer() as other:
+        for server in (one, other):
+            server.owned_by = "vllm"
+            server.answer_with(echoing)
+        result = run(
+            *("score", str(texts), "-o", str(scores), "--batch-size", "4"),
+            *("--server-url", one.url, "--server-url", other.url, *options),
+        )
+
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr.splitlines() == ["model: m", f"200 scored, 0 failed: {scores}"]
+        assert sorted(json.loads(line)["line"] for line in scores.read_text().splitlines()) == list(range(1, 201))
+        assert min(len(one.posts), len(other.posts)) > 5
+
+
+@pytest.mark.parametrize("options", [("-w", "4"), ("-w", "2", "--processes", "2")], ids=["threads", "processes"])
+def test_score_ctrl_c_keeps_what_is_done(server: ScoringServer, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """At Ctrl-C the code is 130, and the next run goes on: every line is there once."""
+    held, numbers = threading.Event(), itertools.count(1)
+
+    def hold_later_ones(received: Received) -> Answer:
+        if next(numbers) > 30:
+            held.wait(60)
+        return echoing(received)
+
+    server.answer_with(hold_later_ones)
+    texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
+    texts.write_text("".join(f"number {n}\n" for n in range(100)))
+    command = [sys.executable, "-m", "gpt", "score", str(texts), "-o", str(scores), "--batch-size", "1", "-m", "m"]
+    # As on a terminal, Ctrl-C goes to a group of processes: the command and its workers.
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        server.wait_requests(32)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+        held.set()
+        assert process.stderr
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert said.endswith("stopped; run it again to go on\n")
+
+    assert run(*command[3:]).exit_code == 0
+    assert sorted(json.loads(line)["line"] for line in scores.read_text().splitlines()) == list(range(1, 101))
+
+
+def test_score_wrong_key_ends_the_run(server: ScoringServer, tmp_path: Path) -> None:
+    """A server that refuses everybody ends the run after --max-failures, with its reason and nothing written."""
+    server.answer_with(lambda _: json_answer({"error": {"message": "bad key"}}, 401))
+    texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
+    texts.write_text("".join(f"number {n}\n" for n in range(200)))
+
+    result = run("score", str(texts), "-m", "m", "-o", str(scores), "--max-failures", "5", "-w", "1")
+
+    assert result.exit_code == 1
+    assert "stopped; run it again to go on\ngpt: 401 Unauthorized" in result.stderr
+    assert scores.read_bytes() == b""
+    assert len(server.posts) < 20
 
 
 def test_score_local() -> None:

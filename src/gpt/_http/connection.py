@@ -215,6 +215,7 @@ class _ConnectionMixin:
         if connection.is_closed:
             connection.connect()
         self.request_sent = False
+        self.timeout = self._send_timeout()  # urllib3 gives it to the socket
         self._pending = bytearray()
         try:
             super().request(method, url, body, headers, **options)  # type: ignore[misc]
@@ -250,7 +251,9 @@ class _ConnectionMixin:
             self._send_in_time(data)
 
     def _send_in_time(self: Any, data: Any) -> None:
-        self.sock.settimeout(self._send_timeout())
+        seconds = self._send_timeout()
+        if self.sock.gettimeout() != seconds:  # setting it is a system call, before which a thread gives up the GIL
+            self.sock.settimeout(seconds)
         super().send(data)  # type: ignore[misc]
 
     def _send_timeout(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import typer
@@ -23,6 +23,15 @@ ServerUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL", help="Base URL, such as http://localhost:8000/v1. (default: OPENAI_BASE_URL, or OpenAI's)"
+    ),
+]
+ServerUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server-url",
+        metavar="URL",
+        help="Base URL, such as http://localhost:8000/v1; may be repeated, for several servers."
+        " (default: OPENAI_BASE_URL, or OpenAI's)",
     ),
 ]
 Local = Annotated[bool, typer.Option("--local", help="Use the tiny model inside the package: no key, no network.")]
@@ -78,6 +87,35 @@ def open_client(
 
         with Server() as server, Gpt(Security(api_key_auth=""), server_url=server.url, **settings) as s:  # type: ignore[arg-type]
             yield s
+
+
+@contextmanager
+def open_clients(
+    server_urls: Sequence[str] | None,
+    *,
+    local: bool,
+    timeout: float | None,
+    deadline: float | None,
+    retries: int | None,
+    header: Sequence[str] | None,
+    verbose: bool,
+) -> Iterator[list[Gpt]]:
+    """Yield a client of each server that the options name."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                open_client(
+                    server_url=url,
+                    local=local,
+                    timeout=timeout,
+                    deadline=deadline,
+                    retries=retries,
+                    header=header,
+                    verbose=verbose and number == 0,
+                )
+            )
+            for number, url in enumerate(server_urls or [None])
+        ]
 
 
 def _check_named(server_url: str | None, headers: dict[str, str]) -> None:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import typer
@@ -17,25 +10,9 @@ import typer
 from ..bulk import Summary, run_jsonl
 from ..bulk.batch_format import INVALID_LINE_CODES
 from ..models import errors
-from ._client import LOCAL_MODEL, Deadline, Header, Local, Retries, Timeout, Verbose, open_client
+from ._client import LOCAL_MODEL, Deadline, Header, Local, Retries, ServerUrls, Timeout, Verbose, open_clients
+from ._executors import Dask, MaxFailures, Processes, open_executor
 from ._progress import format_summary, open_display
-
-Processes = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        metavar="INTEGER",
-        help="Spread the work over this many processes; 0 is one for each core. Keys: as --dask.",
-    ),
-]
-Dask = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Spread the work over a Dask cluster, such as tcp://scheduler:8786. Workers take OPENAI_API_KEY from their"
-        " own environment.",
-    ),
-]
 
 
 def batch(
@@ -56,24 +33,9 @@ def batch(
     ] = 16,
     processes: Processes = None,
     dask: Dask = None,
-    max_failures: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="INTEGER",
-            help="Stop after so many failures in a row that are the server's: no connection, 401, 403, 404, 429, 5xx."
-            " 0 is never.",
-        ),
-    ] = 100,
+    max_failures: MaxFailures = 100,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Send failed lines of OUTPUT again.")] = False,
-    server_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Base URL, such as http://localhost:8000/v1; may be repeated, for several servers."
-            " (default: OPENAI_BASE_URL, or OpenAI's)",
-        ),
-    ] = None,
+    server_url: ServerUrls = None,
     local: Local = False,
     timeout: Timeout = None,
     deadline: Deadline = None,
@@ -103,23 +65,19 @@ def batch(
         display.show(summary)
 
     try:
-        with ExitStack() as stack:
-            clients = [
-                stack.enter_context(
-                    open_client(
-                        server_url=url,
-                        local=local,
-                        timeout=timeout,
-                        deadline=deadline,
-                        retries=retries,
-                        header=header,
-                        verbose=verbose and number == 0,
-                    )
-                )
-                for number, url in enumerate(server_url or [None])
-            ]
-            executor = stack.enter_context(_open_executor(processes, dask))
-            display = stack.enter_context(open_display())
+        with (
+            open_clients(
+                server_url,
+                local=local,
+                timeout=timeout,
+                deadline=deadline,
+                retries=retries,
+                header=header,
+                verbose=verbose,
+            ) as clients,
+            open_executor(processes, dask) as executor,
+            open_display() as display,
+        ):
             latest = run_jsonl(
                 clients,
                 input,
@@ -150,63 +108,3 @@ def _conclude(summary: Summary, seconds: float) -> None:
         typer.echo("--retry-errors sends failed lines again", err=True)
     elif summary.errors:
         typer.echo("these lines were not sent: correct them in INPUT, then use --retry-errors", err=True)
-
-
-@contextmanager
-def _open_executor(processes: int | None, dask: str | None) -> Iterator[Executor | None]:
-    if processes is not None and dask is not None:
-        raise typer.BadParameter("--processes and --dask exclude each other")
-    if dask is not None:
-        with _open_cluster(dask) as executor:
-            yield executor
-    elif processes is not None:
-        with _open_pool(processes or os.cpu_count() or 1) as executor:
-            yield executor
-    else:
-        yield None
-
-
-@contextmanager
-def _open_pool(processes: int) -> Iterator[Executor]:
-    """Yield worker processes; a second Ctrl-C, or any other exception, does not wait for what they are doing.
-
-    They are spawned: a fork would copy the threads' locks of the progress bar. Ctrl-C on a terminal goes to all
-    processes of it; the workers leave it to this one, which lets requests in flight finish.
-    """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    pool.shutdown()
-
-
-def _start_worker() -> None:
-    """Prepare a worker: Ctrl-C is not for it, and when this process is killed it ends, too.
-
-    A `ProcessPoolExecutor`'s worker otherwise waits for ever for work from a parent that is gone.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextmanager
-def _open_cluster(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ModuleNotFoundError:
-        raise ImportError("--dask needs distributed: pip install 'gpt-sdk[dask]'") from None
-    with Client(address) as cluster:  # type: ignore[no-untyped-call]
-        # pure=False: Dask would take equal requests for one computation, and give them one completion.
-        yield cluster.get_executor(pure=False)

@@ -8,22 +8,44 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from .._core import codec
+from ..models import errors
 from ..scoring import ScoreOutcome, score_iter
 from ..scoring.result import Score
 from ..scoring.scores_file import ScoresFile, to_json_line
-from ._client import Local, Model, ServerUrl, open_client, pick_model
+from ._client import (
+    Deadline,
+    Header,
+    Local,
+    Model,
+    Retries,
+    ServerUrls,
+    Timeout,
+    Verbose,
+    find_model,
+    open_clients,
+)
+from ._executors import Dask, MaxFailures, Processes, open_executor
+from ._output import note, write
 
 _ROW = "{:>12} {:>10} {:>12} {:>7}  {}"
 _NUMBERS = 47
 """How many columns a row has before its text."""
 
-_MAX_FAILURES = 100
 _SHOWN_FAILURES = 10
+
+
+class Method(str, Enum):
+    """The ways to score, for --method."""
+
+    auto = "auto"
+    echo = "echo"
+    forced = "forced"
 
 
 class _Text(NamedTuple):
@@ -50,7 +72,7 @@ def score_file(
         bool | None, typer.Option("--jsonl/--text", help="What FILE has, whatever its name. (default: by its name)")
     ] = None,
     max_workers: Annotated[
-        int, typer.Option("--max-workers", "-w", metavar="INTEGER", min=1, help="How many requests run at a time.")
+        int, typer.Option("--max-workers", "-w", metavar="INTEGER", min=1, help="Requests at a time, in each process.")
     ] = 16,
     batch_size: Annotated[
         int, typer.Option(metavar="INTEGER", min=1, help="How many texts may go into one request.")
@@ -59,38 +81,61 @@ def score_file(
         int | None,
         typer.Option(metavar="INTEGER", min=2, help="Score longer texts by windows of so many tokens."),
     ] = None,
-    server_url: ServerUrl = None,
+    method: Annotated[
+        Method, typer.Option(help="How: by echo or by forced decoding (llama.cpp). (default: as the server can)")
+    ] = Method.auto,
+    processes: Processes = None,
+    dask: Dask = None,
+    max_failures: MaxFailures = 100,
+    server_url: ServerUrls = None,
     local: Local = False,
+    timeout: Timeout = None,
+    deadline: Deadline = None,
+    retries: Retries = None,
+    header: Header = None,
+    verbose: Verbose = False,
 ) -> None:
     """Print how likely each text of a file is under a model: its perplexity and its log-probabilities.
 
     \b
     gpt score texts.txt --local
     gpt score questions.jsonl -o scores.jsonl --server-url http://localhost:8000/v1 -m my-model -w 64
+    gpt score million.txt -o scores.jsonl --server-url http://a:8000/v1 --server-url http://b:8000/v1 --processes 0
 
     With -o the run can be repeated after any interruption: texts whose scores are in the file are skipped. A text that
     fails is named on stderr, the others go on, and the exit code is 1.
     """
-    name = pick_model(model, local=local)
     with (
-        open_client(server_url=server_url, local=local) as s,
+        open_clients(
+            server_url, local=local, timeout=timeout, deadline=deadline, retries=retries, header=header, verbose=verbose
+        ) as clients,
+        open_executor(processes, dask) as executor,
         ScoresFile(output) if output else nullcontext() as scores,
         _bar(quiet=scores is None and sys.stdout.isatty()) as advance,
     ):
+        name = find_model(clients[0], model, local=local)
         run = _Run(scores, as_json, advance, resumed=scores.count if scores else 0)
         texts = run.texts(_lines(file), context, jsonl=file.endswith(".jsonl") if jsonl is None else jsonl, named=jsonl)
         outcomes = score_iter(
-            s,
+            clients,
             (each.text for each in texts),
             context=run.contexts(),
             model=name,
             batch_size=batch_size,
             max_workers=max_workers,
             max_length=max_length,
-            max_failures=_MAX_FAILURES,
+            method=method.value,
+            executor=executor,
+            max_failures=max_failures or None,
         )
-        for outcome in outcomes:
-            run.take(outcome)
+        try:
+            for outcome in outcomes:
+                run.take(outcome)
+        except (KeyboardInterrupt, errors.SDKError, OSError):
+            run.conclude(output)
+            if output:
+                note("stopped; run it again to go on")
+            raise
     run.conclude(output)
     if run.failed:
         raise typer.Exit(1)
@@ -155,25 +200,25 @@ class _Run:
         elif self.scores is not None:
             self.scores.append(text.line, text.context, outcome.score)
         elif self.as_json:
-            typer.echo(to_json_line(text.line, text.context, outcome.score).decode(), nl=False)
+            write(to_json_line(text.line, text.context, outcome.score))
         else:
             if not self.scored:
-                typer.echo(_ROW.format("perplexity", "mean", "sum", "tokens", "text"))
-            typer.echo(_row(outcome.score))
+                write(_ROW.format("perplexity", "mean", "sum", "tokens", "text") + "\n")
+            write(_row(outcome.score) + "\n")
         self.scored += outcome.score is not None
 
     def _fail(self, line: int, error: object) -> None:
         self.failed += 1
         if self.failed <= _SHOWN_FAILURES:
-            typer.echo(f"line {line}: {error}", err=True)
+            note(f"line {line}: {error}")
 
     def conclude(self, output: str | None) -> None:
         """Say on stderr what was done, where that is not to be seen."""
         if self.failed > _SHOWN_FAILURES:
-            typer.echo(f"… and {self.failed - _SHOWN_FAILURES:,} more failed", err=True)
+            note(f"… and {self.failed - _SHOWN_FAILURES:,} more failed")
         if output:
             earlier = f" ({self.resumed:,} by earlier runs)" if self.resumed else ""
-            typer.echo(f"{self.scored + self.resumed:,} scored{earlier}, {self.failed:,} failed: {output}", err=True)
+            note(f"{self.scored + self.resumed:,} scored{earlier}, {self.failed:,} failed: {output}")
 
 
 def _lines(file: str) -> Iterator[bytes]:
