@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -130,7 +129,7 @@ def split_response(
         usage = _usage([choice.additional_properties for choice in choices])
         extras = _own_extras(whole.additional_properties, len(parts))
         parts.append(
-            replace(
+            codec.changed(
                 whole,
                 choices=choices,
                 usage=None if usage is None else CompletionUsage.from_dict(usage),

@@ -16,6 +16,7 @@ from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from .alignment import Alignment, Span, align, is_plain, spans_by_length
 from .jobs import Job, Requests, Settings, completed, cut, refusal
+from .plain import score_plainly
 from .prompts import Prompt
 from .result import Score
 
@@ -57,6 +58,8 @@ class Echo:
             raise refusal(
                 f"{prompt.name}: expected one choice, got {len(response.choices)}; try batch_size=1", response
             )
+        if (score := score_plainly(prompt, response, request.max_tokens or 0)) is not None:
+            return score
         echoed = Echoed(prompt, response, request.max_tokens or 0)
         context = yield from self._context_ids(prompt, echoed)
         return echoed.score(context)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any
 
 from ..bulk import Outcome
 from ..models.shared import CreateCompletionRequest
@@ -35,8 +35,8 @@ class _Text:
 class Run:
     """One pass over a source of jobs. Iterate it once.
 
-    A job's first step may call the server (to tokenize), so that steps are taken in `threads` threads, ahead of the
-    requests; with `threads=0` they are taken where they are needed.
+    A job's first step may call the server (to tokenize). While `first_step_calls` says so, which is asked when there is
+    a job, such steps are taken in `threads` threads, ahead of the requests; else they are taken where they are needed.
 
     While `first_alone` says so, the first text goes alone, and what it teaches about the server spares the others.
     """
@@ -46,16 +46,18 @@ class Run:
         jobs: Iterable[Job | Exception],
         send: Send,
         *,
-        threads: int,
+        threads: int = 0,
+        first_step_calls: Callable[[], bool] = lambda: True,
         first_alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._jobs = enumerate(jobs)
         self._send = send
         self._threads = threads
-        self._starting: deque[tuple[int, Job, Future[Any]]] = deque()
+        self._starting: deque[tuple[int, Job, Callable[[], Requests]]] = deque()
         self._ready: deque[tuple[_Text, int, CreateCompletionRequest]] = deque()
         self._finished: deque[ScoreOutcome] = deque()
         self._exhausted = False
+        self._first_step_calls = first_step_calls
         self._first_alone = first_alone
         self._begun = False
         self._ended = False
@@ -106,29 +108,20 @@ class Run:
 
     def _start_next(self, pool: ThreadPoolExecutor | None) -> None:
         """Take the next job's first step, while those behind it are taken in other threads."""
-        if pool is None:
-            following = next(self._jobs, None)
-            if following is None:
-                self._exhausted = True
-            elif self._is_job(*following):
-                self._step(_Text(*following), None)  # type: ignore[arg-type]
-            return
-        ahead = 2 * self._threads - len(self._starting) if self._begun else 1
+        ahead = 2 * self._threads - len(self._starting) if pool is not None and self._begun else 1
         pulled = list(islice(self._jobs, ahead))
         for index, job in pulled:
-            if self._is_job(index, job):
-                self._starting.append((index, job, pool.submit(next, job)))  # type: ignore[arg-type]
+            if isinstance(job, Exception):
+                self._finished.append(ScoreOutcome(index=index, error=job))
+            else:
+                in_pool = pool is not None and self._first_step_calls()
+                first = pool.submit(next, job).result if in_pool else partial(next, job)  # type: ignore[union-attr]
+                self._starting.append((index, job, first))
         if not self._starting:
             self._exhausted = not pulled
             return
         index, job, first = self._starting.popleft()
-        self._advance(_Text(index, job), first.result)
-
-    def _is_job(self, index: int, job: Job | Exception) -> bool:
-        if isinstance(job, Exception):
-            self._finished.append(ScoreOutcome(index=index, error=job))
-            return False
-        return True
+        self._advance(_Text(index, job), first)
 
     def _take(self, text: _Text, place: int, outcome: Outcome) -> None:
         text.outcomes[place] = outcome

@@ -178,13 +178,20 @@ class _Scorer:
                 raise TypeError(f"score: unexpected option {name!r}; expected one of {', '.join(_CALL_OPTIONS)}")
         self._client = clients[0]
         self._is_unknown = True
+        self._tokenizes = True
         self._settings = Settings(self.model, self.logprobs, extras)
 
     def run(self, prompts: Iterable[Prompt | Exception], send: Any, max_workers: int) -> Run:
         """Return the run over some prompts."""
         tokenizes = self.method != "echo" or self.max_length is not None
         threads = min(max_workers, _TOKENIZING_THREADS) if tokenizes else 0
-        return Run(self.jobs(prompts), send, threads=threads, first_alone=lambda: self._is_unknown)
+        return Run(
+            self.jobs(prompts),
+            send,
+            threads=threads,
+            first_step_calls=lambda: self._tokenizes,
+            first_alone=lambda: self._is_unknown,
+        )
 
     def jobs(self, prompts: Iterable[Prompt | Exception]) -> Iterator[Job | Exception]:
         """Turn prompts into jobs.
@@ -209,6 +216,7 @@ class _Scorer:
             make = partial(forced_job, server=server, settings=self._settings)
         else:
             make = Echo(self._settings, kind=server.kind).job  # type: ignore[assignment]
+            self._tokenizes = self.max_length is not None
         if self.max_length is None:
             return make
         return partial(windowed_job, server=server, max_length=self.max_length, make_job=make)
