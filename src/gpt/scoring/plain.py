@@ -38,7 +38,8 @@ def score_plainly(prompt: Prompt, response: Any, max_tokens: int) -> Score | Non
     lists = choice.logprobs
     if not isinstance(lists, CreateCompletionResponseChoicesLogprobs) or lists.content is not None:
         return None
-    tokens, logprobs = lists.tokens, lists.token_logprobs
+    tokens: Any = lists.tokens
+    logprobs: Any = lists.token_logprobs
     ends = _ends(tokens, choice.text)
     if ends is None or type(logprobs) is not list or len(logprobs) != len(ends) or logprobs[0] is not None:
         return None
@@ -96,7 +97,7 @@ def _top(entries: Any, part: slice, count: int) -> tuple[dict[str, float], ...] 
         return tuple({} for _ in range(part.stop - part.start))
     if type(entries) is not list or len(entries) != count:
         return None
-    top = []
+    top: list[dict[str, float]] = []
     for entry in entries[part]:
         if entry is None:
             top.append({})
