@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from uuid import uuid4
 
 import orjson
@@ -103,6 +103,20 @@ def own_id(value: Mapping[str, Any]) -> str | None:
     """Return the `custom_id` of an input line, where it has one that can be used."""
     custom_id = value.get("custom_id")
     return custom_id if type(custom_id) is str and custom_id else None
+
+
+_LEADING_ID = re.compile(rb'\{"custom_id": ?"([^"\\]+)"')
+
+
+def leading_id(text: bytes) -> bytes | None:
+    """Return the `custom_id` that an input line begins with, as `FinishedLines` knows it, without parsing the line.
+
+    `None` where it takes a parser to tell: the key may come again, spelled with escapes, and the last one counts.
+    """
+    found = _LEADING_ID.match(text)
+    if found is None or b"\\u" in text or text.count(b'"custom_id"') > 1:
+        return None
+    return found[1]
 
 
 def id_bytes(custom_id: str) -> bytes:
@@ -259,8 +273,7 @@ def to_json_line(body: bytes) -> bytes:
     return body
 
 
-@dataclass(frozen=True, slots=True)
-class OutputRecord:
+class OutputRecord(NamedTuple):
     """What an output line says of its input line."""
 
     custom_id: bytes | None
@@ -274,7 +287,7 @@ class OutputRecord:
 
 
 _OWN_LINE = re.compile(
-    rb'\{"id":"batch_req_[0-9a-f]{32}","custom_id":"((?:[^"\\]|\\.)*)"(?:,"line":([0-9]{1,10}),"digest":"([0-9a-f]{16})")?'
+    rb'\{"id":"batch_req_[0-9a-f]{32}","custom_id":"([^"\\]*(?:\\.[^"\\]*)*)"(?:,"line":([0-9]{1,10}),"digest":"([0-9a-f]{16})")?'
     rb',"response":[^\0]'
 )
 _COMPLETION_END = b',"error":null}\n'

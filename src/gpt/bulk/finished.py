@@ -32,11 +32,17 @@ class FinishedLines:
             self._digests.frombytes(bytes(8 * max(missing, min(len(self._digests), 1_000_000))))
         self._digests[number] = digest
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether lines without `custom_id` are among them."""
+        return bool(self._digests)
+
     def is_finished_id(self, custom_id: bytes) -> bool:
         """Return whether an earlier run has dealt with this line; only the first of several with this id is meant."""
-        if custom_id not in self._finished:
+        try:
+            self._finished.remove(custom_id)
+        except KeyError:
             return False
-        self._finished.remove(custom_id)
         self._seen.add(custom_id)
         return True
 

@@ -29,6 +29,7 @@ from .batch_format import (
     format_response,
     id_bytes,
     invalid_line,
+    leading_id,
     own_id,
     parse_object,
     parse_request,
@@ -187,12 +188,12 @@ class _Batch:
 
     def _new_lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the text of each line that is not done by its number."""
-        line_state = self._out.finished.line_state
+        line_state = self._out.finished.line_state if self._out.finished.has_lines else None
         for number, data in enumerate(self._lines, 1):
             text = data.strip()
             if not text:
                 continue
-            state = line_state(number, text)
+            state = line_state(number, text) if line_state is not None else "new"
             if state == "changed" and _id_of(text) is None:
                 raise ValueError(
                     f"line {number} of the input is not the line {number} that {self._out.path} was written for: name"
@@ -204,6 +205,8 @@ class _Batch:
     def _parse(self, number: int, text: bytes, model: str | None) -> tuple[RequestLine, CreateCompletionRequest] | None:
         """Return a line and its request; `None` when it is done by its `custom_id`."""
         finished = self._out.finished
+        if (leading := leading_id(text)) is not None and finished.is_finished_id(leading):
+            return None
         value = parse_object(text)
         custom_id = own_id(value)
         if custom_id is not None and finished.is_finished_id(id_bytes(custom_id)):

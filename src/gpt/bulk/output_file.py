@@ -141,13 +141,17 @@ class OutputFile:
                 return
 
     def _record(self, record: OutputRecord, *, retry: bool) -> None:
-        self._count(record.error_code)
+        custom_id, line, code = record
+        if code is None:
+            self.answered += 1
+        else:
+            self._count(code)
         if retry:
             return
-        if record.line is not None:
-            self.finished.add_line(*record.line)
-        elif record.custom_id is not None:
-            self.finished.add_id(record.custom_id)
+        if custom_id is not None:
+            self.finished.add_id(custom_id)
+        elif line is not None:
+            self.finished.add_line(*line)
 
     def _lines(self) -> Iterator[bytes]:
         with open(self.path, "rb") as file:
