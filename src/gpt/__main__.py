@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
             raise
-        sys.exit("gpt: the command line needs typer: pip install 'gpt-sdk[cli]'")
+        sys.exit("gpt: the command line needs typer: run pip install '.[cli]' in a clone of gpt-sdk")
     app(prog_name="gpt")
 
 

@@ -214,7 +214,7 @@ def test_without_the_extra() -> None:
     code = "import sys; sys.modules['typer'] = None; from gpt.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "gpt: the command line needs typer: pip install 'gpt-sdk[cli]'\n"
+    assert done.stderr == "gpt: the command line needs typer: run pip install '.[cli]' in a clone of gpt-sdk\n"
 
 
 def test_version_loads_little() -> None:

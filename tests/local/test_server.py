@@ -202,7 +202,7 @@ def test_says_how_to_install_the_extra() -> None:
     """
     finished = run(program)
     assert finished.returncode == 0, finished.stderr
-    assert "pip install 'gpt-sdk[local]'" in finished.stdout
+    assert "pip install '.[local]' in a clone of gpt-sdk" in finished.stdout
 
 
 def test_importing_loads_no_engine() -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
     name="gpt",
     cls=ErrorHandlingGroup,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,8 +45,9 @@ def _gpt(
 ) -> None:
     """Text completions from OpenAI, vLLM, llama.cpp and every server that speaks POST /v1/completions.
 
-    The server is --server-url, or OPENAI_BASE_URL, or OpenAI's; the key is OPENAI_API_KEY. With --local the completion
-    comes from a tiny model inside the package: no key, no network.
+    The server is --server-url, or OPENAI_BASE_URL, or OpenAI's; the key is
+    OPENAI_API_KEY. With --local the completion comes from a tiny model inside
+    the package: no key, no network.
     """
 
 

@@ -19,10 +19,15 @@ from ._output import note
 LOCAL_MODEL = "tiny"
 """What the model is called where the server is our own; llama.cpp takes any name."""
 
+SERVER_PANEL = "Server and connection"
+"""Under which heading of a command's help these options stand."""
+
 ServerUrl = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Base URL, such as http://localhost:8000/v1. (default: OPENAI_BASE_URL, or OpenAI's)"
+        metavar="URL",
+        help="Base URL, such as http://localhost:8000/v1. (default: OPENAI_BASE_URL, or OpenAI's)",
+        rich_help_panel=SERVER_PANEL,
     ),
 ]
 ServerUrls = Annotated[
@@ -32,24 +37,48 @@ ServerUrls = Annotated[
         metavar="URL",
         help="Base URL, such as http://localhost:8000/v1; may be repeated, for several servers."
         " (default: OPENAI_BASE_URL, or OpenAI's)",
+        rich_help_panel=SERVER_PANEL,
     ),
 ]
-Local = Annotated[bool, typer.Option("--local", help="Use the tiny model inside the package: no key, no network.")]
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local", help="Use the tiny model inside the package: no key, no network.", rich_help_panel=SERVER_PANEL
+    ),
+]
 Model = Annotated[
-    str | None, typer.Option("--model", "-m", metavar="NAME", help="Name of the model, as the server knows it.")
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="Name of the model, as the server knows it.", rich_help_panel=SERVER_PANEL
+    ),
 ]
 Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The longest wait for the next bytes. (default: 600)")
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="The longest wait for the next bytes. (default: 600)", rich_help_panel=SERVER_PANEL
+    ),
 ]
 Deadline = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The longest time of a whole request. (default: no limit)")
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="The longest time of a whole request. (default: no limit)", rich_help_panel=SERVER_PANEL
+    ),
 ]
-Retries = Annotated[int | None, typer.Option(metavar="INTEGER", help="The most attempts after the first. (default: 2)")]
+Retries = Annotated[
+    int | None,
+    typer.Option(
+        metavar="INTEGER", help="The most attempts after the first. (default: 2)", rich_help_panel=SERVER_PANEL
+    ),
+]
 Header = Annotated[
     list[str] | None,
-    typer.Option("--header", metavar="NAME:VALUE", help="Send another header; may be repeated."),
+    typer.Option(
+        "--header", metavar="NAME:VALUE", help="Send another header; may be repeated.", rich_help_panel=SERVER_PANEL
+    ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Log requests and retries to stderr.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Log requests and retries to stderr.", rich_help_panel=SERVER_PANEL)
+]
 
 
 @contextmanager

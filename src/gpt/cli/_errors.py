@@ -25,6 +25,10 @@ _PYTHON_ATTRIBUTE = re.compile(r"; [^;]* \.partial")
 class ErrorHandlingGroup(TyperGroup):
     """The group of all commands; it turns what they raise into one line on stderr and an exit code."""
 
+    def __init__(self, **options: Any) -> None:
+        """Make the group. Commands' help is rich's; errors stay plain, so that scripts and logs can read them."""
+        super().__init__(**{**options, "rich_markup_mode": None})
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:

@@ -95,7 +95,7 @@ def _open_cluster(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise ImportError("--dask needs distributed: pip install -e '.[dask]' in a clone of the project") from None
+        raise ImportError("--dask needs distributed: run pip install '.[dask]' in a clone of gpt-sdk") from None
     with Client(address) as cluster:  # type: ignore[no-untyped-call]
         # pure=False: Dask would take equal requests for one computation, and give them one completion.
         yield cluster.get_executor(pure=False)

@@ -50,8 +50,9 @@ def batch(
     zcat many.gz | gpt batch - completions.jsonl --batch-size 32 --processes 0
     gpt batch requests.jsonl completions.jsonl --retry-errors
 
-    INPUT has lines of OpenAI's Batch format (custom_id, method, url, body) or bare request bodies; OUTPUT gets the
-    Batch output format. What is in OUTPUT is not sent again, so a run that was killed or stopped goes on when it is
+    INPUT has lines of OpenAI's Batch format (custom_id, method, url, body) or
+    bare request bodies; OUTPUT gets the Batch output format. What is in OUTPUT
+    is not sent again, so a run that was killed or stopped goes on when it is
     started again. The exit code is 1 when some lines failed.
     """
     if local and model is None:

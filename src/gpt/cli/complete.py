@@ -32,6 +32,9 @@ from .view import show
 SEPARATOR = "---"
 """The line between several completions."""
 
+_REQUEST = "The request"
+_OUTPUT = "The output"
+
 VIEW_LOGPROBS = 5
 """How many likely tokens --view asks for: as many as OpenAI allows."""
 
@@ -42,56 +45,98 @@ def complete(
     ] = None,
     model: Model = None,
     best_of: Annotated[
-        int | None, typer.Option(metavar="INTEGER", help="Make this many completions and return the best n.")
+        int | None,
+        typer.Option(
+            metavar="INTEGER", help="Make this many completions and return the best n.", rich_help_panel=_REQUEST
+        ),
     ] = None,
-    echo: Annotated[bool | None, typer.Option("--echo", help="Repeat the prompt before the completion.")] = None,
+    echo: Annotated[
+        bool | None, typer.Option("--echo", help="Repeat the prompt before the completion.", rich_help_panel=_REQUEST)
+    ] = None,
     frequency_penalty: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="Penalise tokens by how often they occurred: -2 to 2.")
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Penalise tokens by how often they occurred: -2 to 2.", rich_help_panel=_REQUEST
+        ),
     ] = None,
     logit_bias: Annotated[
-        list[str] | None, typer.Option(metavar="ID=BIAS", help="Add to a token's logit; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="ID=BIAS", help="Add to a token's logit; may be repeated.", rich_help_panel=_REQUEST),
     ] = None,
     logprobs: Annotated[
-        int | None, typer.Option(metavar="INTEGER", help="Report this many likely tokens; see --view and --json.")
+        int | None,
+        typer.Option(
+            metavar="INTEGER", help="Report this many likely tokens; see --view and --json.", rich_help_panel=_REQUEST
+        ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="INTEGER", help="Generate at most this many tokens.")
+        int | None, typer.Option(metavar="INTEGER", help="Generate at most this many tokens.", rich_help_panel=_REQUEST)
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", metavar="INTEGER", help="Make this many completions.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", metavar="INTEGER", help="Make this many completions.", rich_help_panel=_REQUEST),
+    ] = None,
     presence_penalty: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="Penalise tokens that already occurred: -2 to 2.")
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Penalise tokens that already occurred: -2 to 2.", rich_help_panel=_REQUEST
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="INTEGER", help="Sample the same way every time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Sample the same way every time.", rich_help_panel=_REQUEST)
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TEXT",
             help=r"Stop before this text; may be repeated. \n is a newline, \t a tab, \r a return, \\ a backslash.",
+            rich_help_panel=_REQUEST,
         ),
     ] = None,
     suffix: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The text that comes after the completion.")
+        str | None,
+        typer.Option(metavar="TEXT", help="The text that comes after the completion.", rich_help_panel=_REQUEST),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="0 takes the likeliest token, 2 chooses freely.")
+        float | None,
+        typer.Option(metavar="NUMBER", help="0 takes the likeliest token, 2 chooses freely.", rich_help_panel=_REQUEST),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="NUMBER", help="Sample from the smallest set of tokens with this total probability."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Sample from the smallest set of tokens with this total probability.",
+            rich_help_panel=_REQUEST,
+        ),
     ] = None,
-    user: Annotated[str | None, typer.Option(metavar="TEXT", help="An identifier of your end user.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="An identifier of your end user.", rich_help_panel=_REQUEST)
+    ] = None,
     extra: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=JSON", help="Send another field (top_k=40); may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=JSON", help="Send another field (top_k=40); may be repeated.", rich_help_panel=_REQUEST
+        ),
     ] = None,
     stream: Annotated[
-        bool | None, typer.Option("--stream/--no-stream", help="Print as tokens come.  (default: on a terminal)")
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream", help="Print as tokens come.  (default: on a terminal)", rich_help_panel=_OUTPUT
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the server's JSON; with --stream, a line for each chunk.")
+        bool,
+        typer.Option(
+            "--json", help="Print the server's JSON; with --stream, a line for each chunk.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
     view: Annotated[
         bool,
-        typer.Option("--view", help="Show how likely each token was, in colours, and the tokens it might have been."),
+        typer.Option(
+            "--view",
+            help="Show how likely each token was, in colours, and the tokens it might have been.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
     server_url: ServerUrl = None,
     local: Local = False,
@@ -109,7 +154,8 @@ def complete(
     gpt complete --server-url http://localhost:8000/v1 --max-tokens 20 --temperature 0 "Say this is a test"
     cat poem.txt | gpt complete --server-url http://localhost:8000/v1 -m my-model
 
-    Without --model, the only one that the server lists is taken. A prompt from stdin loses one newline at its end.
+    Without --model, the only one that the server lists is taken. A prompt from
+    stdin loses one newline at its end.
     """
     request = shared.CreateCompletionRequest(
         model=model or LOCAL_MODEL,

@@ -35,8 +35,9 @@ def doctor(
     gpt doctor --server-url http://localhost:8000/v1
     gpt doctor --server-url http://localhost:8000/v1 --json
 
-    It sends at most 12 requests, which generate at most 64 tokens. The exit code is 1 when plain or streamed
-    completions do not work, or when a response contradicts its request.
+    It sends at most 12 requests, which generate at most 64 tokens. The exit
+    code is 1 when plain or streamed completions do not work, or when a response
+    contradicts its request.
     """
     with open_client(
         server_url=server_url, local=local, timeout=timeout, deadline=deadline, header=header, verbose=verbose

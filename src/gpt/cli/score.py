@@ -95,15 +95,16 @@ def score_file(
     header: Header = None,
     verbose: Verbose = False,
 ) -> None:
-    """Print how likely each text of a file is under a model: its perplexity and its log-probabilities.
+    """Print how likely each text of a file is under a model.
 
     \b
     gpt score texts.txt --local
     gpt score questions.jsonl -o scores.jsonl --server-url http://localhost:8000/v1 -m my-model -w 64
     gpt score million.txt -o scores.jsonl --server-url http://a:8000/v1 --server-url http://b:8000/v1 --processes 0
 
-    With -o the run can be repeated after any interruption: texts whose scores are in the file are skipped. A text that
-    fails is named on stderr, the others go on, and the exit code is 1.
+    With -o the run can be repeated after any interruption: texts whose scores
+    are in the file are skipped. A text that fails is named on stderr, the
+    others go on, and the exit code is 1.
     """
     with (
         open_clients(

@@ -33,7 +33,8 @@ def serve(
     gpt serve
     gpt serve model.gguf --port 8080
 
-    The URL goes to stdout. Ctrl-C is how this command is meant to end, so its exit code is 0 then.
+    The URL goes to stdout. Ctrl-C is how this command is meant to end, so its
+    exit code is 0 then.
     """
     from ..local import Server
 

@@ -3,7 +3,8 @@
     with local.Server() as server:
         s = gpt.Gpt(server_url=server.url)
 
-It needs the extra: pip install 'gpt-sdk[local]'. Importing this module does not; making a Server does.
+It needs the extra `local` (`pip install '.[local]'` in a clone of gpt-sdk). Importing this module does not; making a
+Server does.
 """
 
 from .server import Server

@@ -24,7 +24,7 @@ HTTP_THREADS = 256
 lives, and keeps an idle connection for 5 seconds. With its default (-1) one run in six of 64 or 200 clients was held up
 for those 5 seconds (xllamacpp 2026.10), with 256 threads none. It depends on timing, so no test notices."""
 
-_INSTALL = "gpt.local needs llama.cpp: pip install 'gpt-sdk[local]'"
+_INSTALL = "gpt.local needs llama.cpp: run pip install '.[local]' in a clone of gpt-sdk"
 _ENGINE = Path(__file__).with_name("engine.py")
 
 

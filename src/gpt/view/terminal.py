@@ -69,7 +69,7 @@ def _rich_text() -> Text:
     try:
         from rich.text import Text
     except ImportError as error:
-        raise ImportError("gpt.view.to_text needs rich: pip install 'gpt-sdk[cli]'") from error
+        raise ImportError("gpt.view.to_text needs rich: run pip install '.[cli]' in a clone of gpt-sdk") from error
     return Text()
 
 
