@@ -113,6 +113,17 @@ def test_view_batch_output_shows_every_choice(tmp_path: Path) -> None:
     assert run("view", "-", stdin=json.dumps(bad)).exit_code == 2
 
 
+def test_view_batch_output_with_failed_lines_shows_the_others() -> None:
+    """A failed line, the first one too, is left out; without any completion that is the message."""
+    failed = json.dumps({"id": "1", "custom_id": "1", "response": None, "error": {"code": "x", "message": "no"}})
+    body = json.loads(ANSWER.body)
+    done = json.dumps({"id": "2", "custom_id": "2", "response": {"status_code": 200, "body": body}, "error": None})
+
+    assert run("view", "-", stdin=f"{failed}\n{done}\n").stdout == run("view", "-", stdin=ANSWER.body).stdout
+    refused = run("view", "-", stdin=f"{failed}\n")
+    assert (refused.exit_code, "no line of this batch has a completion" in refused.stderr) == (2, True)
+
+
 def test_view_output_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-o -` writes the page to stdout, and no file of that name."""
     monkeypatch.chdir(tmp_path)

@@ -57,7 +57,7 @@ def _read(data: bytes) -> CreateCompletionResponse:
     """Read one JSON document, the lines of a stream's chunks, or the lines that `gpt batch` wrote."""
     lines = [line for line in data.splitlines() if line.strip()]
     try:
-        if lines and _batch_body(lines[0]) is not None:
+        if lines and _is_of_batch(lines[0]):
             return _read_batch(lines)
         return CreateCompletionResponse.from_json(data)
     except ValueError as error:
@@ -69,13 +69,17 @@ def _read(data: bytes) -> CreateCompletionResponse:
         raise ValueError(f"expected the JSON of a completion, or a chunk of one on each line: {error}") from None
 
 
-def _batch_body(line: bytes) -> Any:
-    """Return the completion in a line of a batch's output; `None` where there is none."""
+def _is_of_batch(line: bytes) -> bool:
     try:
         record = codec.loads(line)
     except ValueError:
-        return None
-    response = record.get("response") if isinstance(record, dict) else None
+        return False
+    return isinstance(record, dict) and record.keys() >= {"custom_id", "response", "error"}
+
+
+def _batch_body(line: bytes) -> Any:
+    """Return the body of the response in a line of a batch's output; `None` where there is none."""
+    response = codec.loads(line).get("response")
     return response.get("body") if isinstance(response, dict) else None
 
 
