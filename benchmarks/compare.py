@@ -530,7 +530,7 @@ rounds where the work is short, against a small keep-alive server in another. Fi
 
 - *import*: fresh interpreters, in each round the middle one of three; gpt's figure includes requests and
   dataclasses-json, imported first.
-- *one small call*: one keep-alive connection, a request of three fields, an answer of 200 bytes, decoded.
+- *one small call*: one keep-alive connection, a request of three fields, a response of 200 bytes, decoded.
 - *1 MB of log-probabilities*: 16 choices of 512 tokens with their top 5, {scored:.1f} MB to be exact: tokens follow
   Zipf's law, numbers have single precision, as from a model. `json.loads` and `orjson.loads` only parse it.
 - *10,000 streamed events*: one event a chunk; `requests` is `iter_lines` with `json.loads`.

@@ -3,8 +3,8 @@
     python benchmarks/soak.py [--calls 10000] [--threads 16]
 
 The proxy and the server behind it run in a process of their own, so that what is counted here is the client's alone.
-Each call must end in the right answer or in one of `gpt.models.errors`; a stream's error must carry a true beginning
-of its answer. Writes the result to docs/soak.md, and exits with 1 when a call ended otherwise or something leaked.
+Each call must end in the right completion or in one of `gpt.models.errors`; a stream's error must carry a true
+beginning of its completion. Writes the result to docs/soak.md, and exits with 1 when a call ended otherwise or something leaked.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ DOC = Path(__file__).parent.parent / "docs" / "soak.md"
 WORDS = 12
 READ_TIMEOUT = 0.6
 FAULTS = {
-    "reset before the answer": 5,
-    "closed before the answer": 3,
-    "reset inside the answer": 4,
+    "reset before the response": 5,
+    "closed before the response": 3,
+    "reset inside the response": 4,
     "truncated": 4,
     "delayed": 4,
     "delayed beyond the timeout": 1,
@@ -54,7 +54,7 @@ FAULTS = {
 # The other process: a server, and the proxy before it
 
 
-def answer_of(prompt: str) -> list[str]:
+def completion_of(prompt: str) -> list[str]:
     """Give the words that complete a prompt."""
     return [f" {prompt}-{number}" for number in range(WORDS)]
 
@@ -66,7 +66,7 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        words = answer_of(body["prompt"])
+        words = completion_of(body["prompt"])
         if body.get("stream"):
             events = [_completion(word, None) for word in words] + [_completion("", "stop")]
             data = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events) + b"data: [DONE]\n\n"
@@ -120,7 +120,7 @@ class Spoiled(socketserver.StreamRequestHandler):
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream_port)
         try:
             while (request := self._read()) is not None:
-                if not self._answer(self.server.draw(), upstream, request):
+                if not self._respond(self.server.draw(), upstream, request):
                     return
         except OSError:
             pass
@@ -135,11 +135,11 @@ class Spoiled(socketserver.StreamRequestHandler):
                 length = int(line.partition(b":")[2])
         return self.rfile.read(length) if line else None
 
-    def _answer(self, fault: str, upstream: http.client.HTTPConnection, request: bytes) -> bool:
+    def _respond(self, fault: str, upstream: http.client.HTTPConnection, request: bytes) -> bool:
         """Answer a request, spoiled or not; tell whether the connection goes on."""
-        if fault == "reset before the answer":
+        if fault == "reset before the response":
             return self._reset()
-        if fault == "closed before the answer":
+        if fault == "closed before the response":
             return False
         if fault in ("429", "500", "HTML"):
             self.wfile.write(_errors()[fault])
@@ -153,7 +153,7 @@ class Spoiled(socketserver.StreamRequestHandler):
         wire = _chunks(body) if chunked else body
         if fault.startswith("delayed"):
             time.sleep(2 * READ_TIMEOUT if "beyond" in fault else 0.1)
-        if fault in ("reset inside the answer", "truncated"):
+        if fault in ("reset inside the response", "truncated"):
             self.wfile.write(head + wire[: len(wire) // 2])
             return self._reset() if fault.startswith("reset") else False
         self.wfile.write(head + wire)
@@ -216,14 +216,14 @@ def spoiling_proxy(seed: int, struck: dict[str, int]) -> Iterator[str]:
 def one_call(s: gpt.Gpt, number: int) -> str:
     """Make one call, plain, streamed or left early, and name how it ended; raises only what must not happen."""
     prompt = f"p{number}"
-    full = "".join(answer_of(prompt))
+    full = "".join(completion_of(prompt))
     request = shared.CreateCompletionRequest(model="m", prompt=prompt)
     options: dict[str, Any] = {"deadline": 30} if number % 5 == 0 else {}
     try:
         if number % 2:
-            answer = s.completions.create_completion(request, **options)
-            assert answer.create_completion_response is not None
-            _check(answer.create_completion_response, full, whole=True)
+            result = s.completions.create_completion(request, **options)
+            assert result.create_completion_response is not None
+            _check(result.create_completion_response, full, whole=True)
         elif number % 10 == 4:
             with s.completions.stream_completion(request, **options) as stream:
                 _check(next(stream), full, whole=False)
@@ -234,7 +234,7 @@ def one_call(s: gpt.Gpt, number: int) -> str:
         if error.partial is not None and error.partial.choices:
             _check(error.partial, full, whole=False)
         return type(error).__name__
-    return "answer" if number % 2 else "streamed answer"
+    return "completion" if number % 2 else "streamed completion"
 
 
 def _check(completion: shared.CreateCompletionResponse, full: str, *, whole: bool) -> None:
@@ -333,10 +333,10 @@ def page(
     return f"""# Soak
 
 Many calls through a proxy that spoils 30 % of the requests at random: it resets and closes connections before and
-inside answers, delays them, and answers 429, 500 and HTML of its own. Half of the calls stream; a tenth of all leave
-their stream early, and a fifth have a deadline. Every call has to end in the right answer, or in one of
-`gpt.models.errors` whose `.partial` is a true beginning of the answer; afterwards no thread and no file descriptor may
-be left.
+inside responses, delays them, and sends 429, 500 and HTML of its own. Half of the calls stream; a tenth of all leave
+their stream early, and a fifth have a deadline. Every call has to end in the right completion, or in one of
+`gpt.models.errors` whose `.partial` is a true beginning of the completion; afterwards no thread and no file
+descriptor may be left.
 
 ```sh
 python benchmarks/soak.py --calls {calls}

@@ -19,14 +19,14 @@ from gpt._core import sse
 from gpt._http.session import DefaultSession
 from gpt.completions import Completions
 from gpt.models import errors, operations, shared
-from tests.support.client import COMPLETION, OK, ask, chunk, make, request, text
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, OK, chunk, create, make, request, text
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 from tests.support.proxies import ForwardProxy
 
-BUSY = json_answer({"error": "busy"}, 503)
+BUSY = json_response({"error": "busy"}, 503)
 
 
-# A call and its answer
+# A call and its response
 
 
 def test_both_operations_take_the_same_options() -> None:
@@ -42,21 +42,21 @@ def test_a_request_needs_a_model() -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_the_raw_answer_can_be_read_again(framing: Any) -> None:
+def test_the_raw_response_can_be_read_again(framing: Any) -> None:
     """`raw_response` gives status, headers and the body once more, as requests does."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION, framing=framing, x_team="a"))
-        raw = ask(s).raw_response
+        server.reply(json_response(COMPLETION, framing=framing, x_team="a"))
+        raw = create(s).raw_response
     assert (raw.status_code, raw.headers["X-TEAM"], raw.json(), raw.json()) == (200, "a", COMPLETION, COMPLETION)
 
 
-def test_the_cause_of_an_unreadable_answer_is_kept() -> None:
+def test_the_cause_of_an_unreadable_response_is_kept() -> None:
     """What the reader tripped over is the error's `__cause__`."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(b"{oops"), json_answer({"id": "x"}))
+        server.reply(json_response(b"{oops"), json_response({"id": "x"}))
         for _ in range(2):
             with pytest.raises(errors.ResponseValidationError) as caught:
-                ask(s)
+                create(s)
             assert isinstance(caught.value.__cause__, ValueError)
 
 
@@ -64,7 +64,7 @@ def test_a_retry_is_the_same_request() -> None:
     """No attempt carries a header that the first did not: no counter, no idempotency key."""
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
         server.reply(BUSY, BUSY, OK)
-        assert ask(s).retries_taken == 2
+        assert create(s).retries_taken == 2
         first, *others = [(sent.path, sent.headers, sent.body) for sent in server.requests]
     assert others == [first, first]
 
@@ -98,8 +98,8 @@ def test_a_retry_is_the_same_request() -> None:
 def test_rate_limits_are_parsed(headers: dict[str, str], expected: operations.RateLimit) -> None:
     """Counts and durations of the headers are numbers; what is absent or odd is `None`."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION, headers=headers))
-        assert ask(s).rate_limit == expected
+        server.reply(json_response(COMPLETION, headers=headers))
+        assert create(s).rate_limit == expected
 
 
 def test_ranges_are_the_servers_to_enforce() -> None:
@@ -126,7 +126,7 @@ def test_ranges_are_the_servers_to_enforce() -> None:
 def test_connections_are_kept_alive_through_nat() -> None:
     """Our sockets ask TCP to notice a peer that is gone, which urllib3's do not."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), threading.Event()))
+        server.reply(sse_response(chunk("a"), threading.Event()))
         with s.completions.stream_completion(request()) as stream:
             sock = socket.socket(fileno=os.dup(stream.response.raw.fileno()))
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -141,10 +141,10 @@ def test_a_copy_that_is_dropped_does_not_close_the_pool() -> None:
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         other = copy.copy(s)
-        assert text(ask(other)) == " ok"
+        assert text(create(other)) == " ok"
         del other
         gc.collect()
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         assert server.connections == 1
 
 
@@ -166,7 +166,7 @@ def test_copies_leave_nothing_behind() -> None:
 def test_an_error_event_is_not_waited_on() -> None:
     """An error inside a stream is raised at once, though the server keeps the connection open, and closes it."""
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
-        server.reply(sse_answer(chunk("a"), {"error": {"message": "m", "code": 500}}, threading.Event()))
+        server.reply(sse_response(chunk("a"), {"error": {"message": "m", "code": 500}}, threading.Event()))
         stream = s.completions.stream_completion(request())
         assert next(stream).choices[0].text == "a"
         with pytest.raises(errors.InternalServerError, match="m"):
@@ -242,7 +242,7 @@ def test_what_servers_stream(name: str, done: bool) -> None:
     """Whatever surrounds the text, it comes whole, with its reason, and with or without `[DONE]`."""
     events, expected = STREAMS[name]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events, done=done))
+        server.reply(sse_response(*events, done=done))
         stream = s.completions.stream_completion(request())
         whole = stream.collect()
     assert stream.completed
@@ -272,9 +272,9 @@ REFUSALS: list[tuple[int, dict[str, Any], str, Any]] = [
 def test_how_servers_refuse(status: int, body: dict[str, Any], said: str, code: Any) -> None:
     """The server's own words and code are found, however it wraps them."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(body, status, x_should_retry="false"))
+        server.reply(json_response(body, status, x_should_retry="false"))
         with pytest.raises(errors.APIStatusError, match=said) as caught:
-            ask(s)
+            create(s)
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
@@ -282,10 +282,10 @@ def test_a_choice_with_an_error_of_its_own_is_kept() -> None:
     """OpenRouter may put an error beside a choice's text; the text counts and the error is in reach."""
     body = {"choices": [{"text": "a", "finish_reason": "error", "error": {"code": 502, "message": "m"}}]}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(body))
-        answer = ask(s).create_completion_response
-    assert answer is not None
-    assert answer.choices[0].additional_properties == {"error": {"code": 502, "message": "m"}}
+        server.reply(json_response(body))
+        response = create(s).create_completion_response
+    assert response is not None
+    assert response.choices[0].additional_properties == {"error": {"code": 502, "message": "m"}}
 
 
 # What reading the code as an adversary brought to light
@@ -304,14 +304,14 @@ def test_a_providers_failure_is_not_the_servers(failure: Exception, own: bool) -
     with ScriptedServer() as server:
         s = make(server.url, security=provider, client=None if own else requests.Session())
         with pytest.raises(type(failure)) as caught:
-            ask(s)
+            create(s)
         assert (caught.value, asked, server.requests) == (failure, [1], [])
 
 
 def test_a_failed_stream_is_forgotten_at_once() -> None:
-    """An error of a stream, and the answer on it, wait for no garbage collector."""
+    """An error of a stream, and the response on it, wait for no garbage collector."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), {"error": {"message": "m"}}))
+        server.reply(sse_response(chunk("a"), {"error": {"message": "m"}}))
 
         def fail() -> weakref.ref[errors.SDKError]:
             try:
@@ -341,10 +341,10 @@ def test_options_of_a_call_do_not_look_at_the_environment_again(monkeypatch: pyt
     with ForwardProxy() as proxy, ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        ask(s, query={"a": 1})
-        ask(s, http_headers={"X-A": "1"})
-        ask(s, server_url=f"{server.url}/other")
+        create(s, query={"a": 1})
+        create(s, http_headers={"X-A": "1"})
+        create(s, server_url=f"{server.url}/other")
         for number in range(40):
-            ask(s, query={"n": number})
-        ask(s)
+            create(s, query={"n": number})
+        create(s)
         assert (len(server.requests), len(proxy.requests)) == (44, 0)

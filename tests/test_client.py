@@ -16,8 +16,8 @@ import gpt
 from gpt.models import shared
 from gpt.sdkconfiguration import SERVERS
 from gpt.utils import RetryConfig
-from tests.support.client import OK, ONCE, ask, make, request, text
-from tests.support.http_server import ScriptedServer, sse_answer
+from tests.support.client import OK, ONCE, create, make, request, text
+from tests.support.http_server import ScriptedServer, sse_response
 
 LOCAL = "http://localhost:1/v1"
 
@@ -54,7 +54,7 @@ def test_the_environment_configures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
         monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
         with gpt.Gpt() as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
         sent = server.requests[0]
         assert sent.path == "/v1/completions"
         assert sent.header("authorization") == "Bearer sk-env"
@@ -156,7 +156,7 @@ def test_bad_call_options(options: dict[str, Any], kind: type[Exception], said: 
     """A wrong option of a call fails before anything is sent."""
     with ScriptedServer() as server, make(server.url) as s:
         with pytest.raises(kind, match=said) as caught:
-            ask(s, **options)
+            create(s, **options)
         assert server.connections == 0
     assert type(caught.value) is kind
     assert "hidden" not in str(caught.value)
@@ -207,7 +207,7 @@ def test_the_user_agent_says_who_asks() -> None:
     """The package, its version, Python and requests are named, and the version is public."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        ask(s)
+        create(s)
         agent = server.requests[0].header("user-agent") or ""
     assert re.fullmatch(r"gpt-sdk/[\d.]+\S* python/3\.\d+ requests/[\d.]+", agent)
     assert agent.startswith(f"gpt-sdk/{gpt.__version__} ")
@@ -219,11 +219,11 @@ def test_copy_shares_connections_and_deepcopy_does_not() -> None:
         server.reply(OK)
         shallow, deep = copy.copy(s), copy.deepcopy(s)
         assert shallow.sdk_configuration is deep.sdk_configuration is s.sdk_configuration
-        assert [text(ask(each)) for each in (s, shallow, deep)] == [" ok"] * 3
+        assert [text(create(each)) for each in (s, shallow, deep)] == [" ok"] * 3
         assert [sent.connection for sent in server.requests] == [1, 1, 2]
         assert {sent.header("authorization") for sent in server.requests} == {"Bearer k"}
         deep.close()
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         assert server.requests[-1].connection == 1
         assert copy.copy(s.sdk_configuration) is copy.deepcopy(s.sdk_configuration) is s.sdk_configuration
 
@@ -233,11 +233,11 @@ def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
     with ScriptedServer() as server:
         server.reply(OK)
         with make(server.url) as s:
-            ask(s)
+            create(s)
             assert server.open_connections == 1
         server.wait_open(0)
         s.close()
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         s.close()
         server.wait_open(0)
 
@@ -247,7 +247,7 @@ def test_the_users_session_is_not_closed() -> None:
     with ScriptedServer() as server, requests.Session() as session:
         server.reply(OK)
         with make(server.url, client=session) as s:
-            ask(s)
+            create(s)
         session.get(server.url)
         assert {sent.connection for sent in server.requests} == {1}
 
@@ -267,12 +267,12 @@ def test_close_from_other_threads() -> None:
             thread.start()
         try:
             for _ in range(100):
-                assert text(ask(s)) == " ok"
+                assert text(create(s)) == " ok"
         finally:
             closing.set()
             for thread in threads:
                 thread.join()
-        assert text(ask(s, retries=ONCE)) == " ok"
+        assert text(create(s, retries=ONCE)) == " ok"
 
 
 def test_close_leaves_running_streams_alone() -> None:
@@ -280,7 +280,7 @@ def test_close_leaves_running_streams_alone() -> None:
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
         chunk = {"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}
-        server.reply(sse_answer(chunk, gate, chunk))
+        server.reply(sse_response(chunk, gate, chunk))
         with s.completions.stream_completion(request()) as stream:
             next(stream)
             s.close()
@@ -289,15 +289,15 @@ def test_close_leaves_running_streams_alone() -> None:
             assert stream.collect().choices[0].text == "aa"
 
 
-def test_streams_and_answers_mix_on_one_client() -> None:
+def test_streams_and_responses_mix_on_one_client() -> None:
     """The same client streams and asks; one connection serves both."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(lambda sent: sse_answer(sent.json()["x"]) if sent.json().get("stream") else OK)
+        server.respond_with(lambda sent: sse_response(sent.json()["x"]) if sent.json().get("stream") else OK)
         chunk = {"choices": [{"text": "s", "index": 0, "finish_reason": "stop"}]}
-        ask_with = request(additional_properties={"x": chunk})
+        create_with = request(additional_properties={"x": chunk})
         for _ in range(3):
-            assert text(ask(s)) == " ok"
-            assert s.completions.stream_completion(ask_with).collect().choices[0].text == "s"
+            assert text(create(s)) == " ok"
+            assert s.completions.stream_completion(create_with).collect().choices[0].text == "s"
         assert server.connections == 1
 
 
@@ -317,16 +317,16 @@ def test_copy_keeps_a_subclass_and_its_attributes(copied: Any) -> None:
         other: Any = copied(s)
         assert (type(other), other.tags) == (Tagged, ["a"])
         assert (other.tags is vars(s)["tags"]) == (copied is not copy.deepcopy)
-        ask(other)
+        create(other)
 
 
 def test_with_options_replaces_settings_on_the_same_connections() -> None:
     """What is named is replaced, the rest stays, and no second connection is opened."""
     with ScriptedServer() as server, make(server.url, http_headers={"X-A": "1"}, deadline=30) as s:
         server.reply(OK, OK)
-        ask(s)
+        create(s)
         other = s.with_options(timeout=7, http_headers={"X-B": "2"}, server_url=server.url.replace("/v1", "/v2"))
-        ask(other)
+        create(other)
         sent = server.requests[1]
         assert server.connections == 1
     assert (sent.path, sent.header("x-a"), sent.header("x-b")) == ("/v2/completions", None, "2")
@@ -348,7 +348,7 @@ def test_from_configuration_makes_a_client_of_the_settings() -> None:
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         other = gpt.Gpt.from_configuration(replace(s.sdk_configuration, http_headers={"X-A": "1"}))
-        ask(other)
+        create(other)
         assert server.requests[0].header("x-a") == "1"
 
 
@@ -358,5 +358,5 @@ def test_unknown_option_of_a_call_is_named() -> None:
         with pytest.raises(
             TypeError, match=r"^tiemout: not an option of a call; expected one of deadline, http_headers"
         ):
-            ask(s, tiemout=1)
+            create(s, tiemout=1)
         assert server.connections == 0

@@ -16,9 +16,9 @@ from gpt import doctor, local
 from gpt.models import shared
 from tests.support.client import make
 from tests.support.fixtures import vllm
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 
-Respond = Callable[[dict[str, Any]], Answer]
+Respond = Callable[[dict[str, Any]], ScriptedResponse]
 
 TEXT = " is an"
 PIECES = (" is", " an")
@@ -55,32 +55,32 @@ STREAMED = [
     {"choices": [{"index": 0, "text": PIECES[1], "finish_reason": "length"}]},
     {"choices": [], "usage": completion()["usage"]},
 ]
-BAD_REQUEST = json_answer({"error": {"message": "no", "type": "BadRequestError", "code": 400}}, 400)
+BAD_REQUEST = json_response({"error": {"message": "no", "type": "BadRequestError", "code": 400}}, 400)
 
 HONEST: Mapping[str, Respond] = {
-    "models": lambda _: json_answer({"data": [{"id": "m", "owned_by": "vllm"}]}),
-    "completion": lambda _: json_answer(completion(TEXT), x_request_id="req-1"),
-    "lists": lambda _: json_answer(completion(TEXT, " of")),
-    "token ids": lambda _: json_answer(completion(TEXT)),
-    "echo": lambda _: json_answer(ECHOED),
-    "logprobs": lambda body: json_answer(completion(" is", **logprobs([" is"], [-1.0], body["logprobs"]))),
-    "stream": lambda _: sse_answer(*STREAMED),
-    "n": lambda body: json_answer(completion(*[" is"] * body["n"])),
-    "suffix": lambda _: json_answer(completion(TEXT, prompt_tokens=8)),
-    "stop": lambda body: json_answer(completion(TEXT.partition(body["stop"][0])[0])),
+    "models": lambda _: json_response({"data": [{"id": "m", "owned_by": "vllm"}]}),
+    "completion": lambda _: json_response(completion(TEXT), x_request_id="req-1"),
+    "lists": lambda _: json_response(completion(TEXT, " of")),
+    "token ids": lambda _: json_response(completion(TEXT)),
+    "echo": lambda _: json_response(ECHOED),
+    "logprobs": lambda body: json_response(completion(" is", **logprobs([" is"], [-1.0], body["logprobs"]))),
+    "stream": lambda _: sse_response(*STREAMED),
+    "n": lambda body: json_response(completion(*[" is"] * body["n"])),
+    "suffix": lambda _: json_response(completion(TEXT, prompt_tokens=8)),
+    "stop": lambda body: json_response(completion(TEXT.partition(body["stop"][0])[0])),
     "errors": lambda _: BAD_REQUEST,
-    "tokenize": lambda _: json_answer({"count": 3, "tokens": [1, 2, 3]}),
+    "tokenize": lambda _: json_response({"count": 3, "tokens": [1, 2, 3]}),
 }
 
 
-def _always(answer: Answer, _: object) -> Answer:
-    return answer
+def _always(response: ScriptedResponse, _: object) -> ScriptedResponse:
+    return response
 
 
 def examine(responses: Mapping[str, Respond], **options: Any) -> tuple[doctor.Report, list[Received]]:
     """Probe a server that responds so; return the report and the requests."""
     with ScriptedServer() as server:
-        server.answer_with(lambda got: responses[kind_of(got)](got.json() if got.body else {}))
+        server.respond_with(lambda got: responses[kind_of(got)](got.json() if got.body else {}))
         with make(server.url, **options) as s:
             return doctor.probe(s), server.requests
 
@@ -127,34 +127,34 @@ def test_probe_when_one_thing_is_refused(kind: str) -> None:
     assert len(sent) <= 12
 
 
-LIES: list[tuple[str, str, Answer]] = [
-    ("usage", "wrong", json_answer(completion(TEXT, completion_tokens=900))),
-    ("usage", "wrong", json_answer(completion(TEXT, prompt_tokens=0))),
-    ("usage", "no", json_answer({"choices": [{"index": 0, "text": TEXT}]})),
-    ("completion", "wrong", json_answer(completion(TEXT, TEXT))),
-    ("completion", "no", json_answer({"choices": 5})),
-    ("lists", "wrong", json_answer(completion(TEXT))),
-    ("lists", "wrong", json_answer({"choices": [{"index": 0, "text": "a"}, {"index": 0, "text": "b"}]})),
-    ("token ids", "wrong", json_answer(completion(TEXT, prompt_tokens=9))),
-    ("echo", "ignored", json_answer(completion(" is", **logprobs([" is"], [-1.0])))),
-    ("echo", "no", json_answer(completion(doctor.PROMPT))),
-    ("echo", "wrong", json_answer(completion(doctor.PROMPT, **logprobs(["A class", " definition"], [-1.0, -1.0])))),
-    ("logprobs", "ignored", json_answer(completion(" is"))),
-    ("logprobs", "wrong", json_answer(completion(" is", **logprobs([" is"], [0.5])))),
-    ("stream", "wrong", sse_answer({"choices": [{"index": 0, "text": TEXT}]}, cut=True)),
-    ("stream", "wrong", sse_answer({"choices": [{"index": 0, "text": " not", "finish_reason": "stop"}]})),
-    ("usage in streams", "no", sse_answer(*STREAMED[:2])),
-    ("n", "ignored", json_answer(completion(" is"))),
-    ("suffix", "ignored", json_answer(completion(TEXT))),
-    ("stop", "ignored", json_answer(completion(TEXT))),
-    ("errors", "wrong", json_answer({"error": "oops"}, 500)),
-    ("errors", "ignored", json_answer(completion(TEXT))),
-    ("/tokenize", "no", json_answer({"tokens": "many"})),
+LIES: list[tuple[str, str, ScriptedResponse]] = [
+    ("usage", "wrong", json_response(completion(TEXT, completion_tokens=900))),
+    ("usage", "wrong", json_response(completion(TEXT, prompt_tokens=0))),
+    ("usage", "no", json_response({"choices": [{"index": 0, "text": TEXT}]})),
+    ("completion", "wrong", json_response(completion(TEXT, TEXT))),
+    ("completion", "no", json_response({"choices": 5})),
+    ("lists", "wrong", json_response(completion(TEXT))),
+    ("lists", "wrong", json_response({"choices": [{"index": 0, "text": "a"}, {"index": 0, "text": "b"}]})),
+    ("token ids", "wrong", json_response(completion(TEXT, prompt_tokens=9))),
+    ("echo", "ignored", json_response(completion(" is", **logprobs([" is"], [-1.0])))),
+    ("echo", "no", json_response(completion(doctor.PROMPT))),
+    ("echo", "wrong", json_response(completion(doctor.PROMPT, **logprobs(["A class", " definition"], [-1.0, -1.0])))),
+    ("logprobs", "ignored", json_response(completion(" is"))),
+    ("logprobs", "wrong", json_response(completion(" is", **logprobs([" is"], [0.5])))),
+    ("stream", "wrong", sse_response({"choices": [{"index": 0, "text": TEXT}]}, cut=True)),
+    ("stream", "wrong", sse_response({"choices": [{"index": 0, "text": " not", "finish_reason": "stop"}]})),
+    ("usage in streams", "no", sse_response(*STREAMED[:2])),
+    ("n", "ignored", json_response(completion(" is"))),
+    ("suffix", "ignored", json_response(completion(TEXT))),
+    ("stop", "ignored", json_response(completion(TEXT))),
+    ("errors", "wrong", json_response({"error": "oops"}, 500)),
+    ("errors", "ignored", json_response(completion(TEXT))),
+    ("/tokenize", "no", json_response({"tokens": "many"})),
 ]
 
 
 @pytest.mark.parametrize(("name", "expected", "lie"), LIES)
-def test_probe_looks_at_what_comes_back(name: str, expected: str, lie: Answer) -> None:
+def test_probe_looks_at_what_comes_back(name: str, expected: str, lie: ScriptedResponse) -> None:
     """A server that ignores a field, or says one thing and does another, is found out whatever its status says."""
     kind = {"usage": "completion", "usage in streams": "stream", "/tokenize": "tokenize"}.get(name, name)
     report, _ = examine({**HONEST, kind: lambda _: lie})
@@ -173,8 +173,8 @@ def test_probe_on_recorded_vllm_responses() -> None:
         "suffix": "error_unknown_model",
         "errors": "error_max_tokens",
     }
-    answers = {kind: vllm(name).answer() for kind, name in recorded.items()}
-    report, _ = examine({**HONEST, **{kind: partial(_always, answer) for kind, answer in answers.items()}})
+    responses = {kind: vllm(name).response() for kind, name in recorded.items()}
+    report, _ = examine({**HONEST, **{kind: partial(_always, response) for kind, response in responses.items()}})
 
     found = {check.name: (check.result, check.detail) for check in report.checks}
     assert [found[name][0] for name in ("lists", "token ids", "echo", "logprobs", "errors")] == ["yes"] * 5
@@ -185,7 +185,7 @@ def test_probe_on_recorded_vllm_responses() -> None:
 
 def test_probe_of_a_dead_server_has_one_check() -> None:
     """Where nothing is completed there is nothing to look at, and the cause is said."""
-    report, sent = examine({**HONEST, "completion": lambda _: json_answer({"error": "down"}, 503)})
+    report, sent = examine({**HONEST, "completion": lambda _: json_response({"error": "down"}, 503)})
 
     assert [(check.name, check.result) for check in report.checks] == [("completion", "no")]
     assert "503" in report.checks[0].detail
@@ -194,15 +194,15 @@ def test_probe_of_a_dead_server_has_one_check() -> None:
 
 def test_probe_scores_llama_cpp_python_as_unfit() -> None:
     """A server whose echoed log-probabilities are known to be shifted is not recommended for scoring."""
-    report, _ = examine({**HONEST, "models": lambda _: json_answer({"data": [{"id": "m", "owned_by": "me"}]})})
+    report, _ = examine({**HONEST, "models": lambda _: json_response({"data": [{"id": "m", "owned_by": "me"}]})})
     assert (results(report)["echo"], report.scoring) == ("wrong", None)
 
 
 def test_probe_shows_no_key_and_no_controls() -> None:
     """A server that repeats the key, or sends escapes, gets neither into the report."""
-    echo_key = json_answer({"error": {"message": "bad key sk-123456789 \x1b]52;c;ZXZpbA==\x07"}}, 403)
+    echo_key = json_response({"error": {"message": "bad key sk-123456789 \x1b]52;c;ZXZpbA==\x07"}}, 403)
     report, sent = examine(
-        {**HONEST, "echo": lambda _: echo_key, "stop": lambda _: json_answer(completion("\x1b[2J\u202e"))},
+        {**HONEST, "echo": lambda _: echo_key, "stop": lambda _: json_response(completion("\x1b[2J\u202e"))},
         security=shared.Security(api_key_auth="sk-123456789"),
     )
 
@@ -215,26 +215,26 @@ def test_probe_shows_no_key_and_no_controls() -> None:
 @pytest.mark.parametrize("listed", [[], ["a", "b"]])
 def test_probe_without_model_needs_exactly_one(listed: list[str]) -> None:
     """Without a model's name and without exactly one on the server, the error lists them."""
-    models = json_answer({"data": [{"id": name} for name in listed]})
+    models = json_response({"data": [{"id": name} for name in listed]})
     with pytest.raises(ValueError, match="a, b" if listed else "none"):
         examine({**HONEST, "models": lambda _: models})
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        json_answer({}),
-        json_answer([]),
-        json_answer({"data": 5}),
-        json_answer({"data": [5, {"id": 5}, {"id": ""}]}),
-        json_answer(b"{"),
-        json_answer({"data": [{"id": "m"}]}, 404),
+        json_response({}),
+        json_response([]),
+        json_response({"data": 5}),
+        json_response({"data": [5, {"id": 5}, {"id": ""}]}),
+        json_response(b"{"),
+        json_response({"data": [{"id": "m"}]}, 404),
     ],
 )
-def test_models_of_any_shape(answer: Answer) -> None:
+def test_models_of_any_shape(response: ScriptedResponse) -> None:
     """A server without a list, or with another kind of list, has no names and raises nothing."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(answer)
+        server.reply(response)
         assert doctor.models(s) == []
 
 

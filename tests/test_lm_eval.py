@@ -70,12 +70,12 @@ def test_harness_runs_our_tasks_with_the_models_own_numbers(local_server: local.
     samples = found["samples"]
 
     with gpt.Gpt(shared.Security(api_key_auth=""), server_url=local_server.url) as s:
-        for row, answers in zip(CHOICES, samples["choose"], strict=True):
+        for row, responses in zip(CHOICES, samples["choose"], strict=True):
             question = str(row["question"])
             kept = question.rstrip()  # the harness moves white space to the continuation
             texts = [question[len(kept) :] + each for each in row["choices"]]  # type: ignore[attr-defined]
             scores = scoring.score(s, texts, model="tiny", context=kept)
-            assert [answer[0][0] for answer in answers] == pytest.approx(
+            assert [response[0][0] for response in responses] == pytest.approx(
                 [each.logprob_sum for each in scores], abs=1e-3
             )
         prefix = "<|endoftext|>"

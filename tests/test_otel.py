@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from gpt import local, otel
 from gpt.models import errors
 from tests.support.client import COMPLETION, ONCE, QUICK, chunk, request
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 PROMPT = "a secret prompt"
@@ -45,9 +45,9 @@ def only(exporter: InMemorySpanExporter) -> tuple[ReadableSpan, dict[str, Any]]:
     return span, dict(span.attributes or {})
 
 
-def error_answer(status: int, message: str = "busy") -> Answer:
+def error_response(status: int, message: str = "busy") -> ScriptedResponse:
     """Return a scripted error response."""
-    return json_answer({"error": {"message": message}}, status)
+    return json_response({"error": {"message": message}}, status)
 
 
 def make(url: str, **options: Any) -> otel.TracedGpt:
@@ -57,7 +57,7 @@ def make(url: str, **options: Any) -> otel.TracedGpt:
 def test_call_success_is_one_span_by_the_conventions(spans: InMemorySpanExporter) -> None:
     """A call, its retry included, is one span with the request's and the response's attributes and no text."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(error_answer(503), json_answer({**COMPLETION, "model": "m-1", "usage": USAGE}))
+        server.reply(error_response(503), json_response({**COMPLETION, "model": "m-1", "usage": USAGE}))
         s.completions.create_completion(request(prompt=PROMPT, temperature=0.5, max_tokens=7, seed=1, stop=["x"]))
     span, found = only(spans)
     assert span.name == "text_completion m"
@@ -85,7 +85,7 @@ def test_call_success_is_one_span_by_the_conventions(spans: InMemorySpanExporter
 def test_call_failure_names_the_status_and_shows_no_text(spans: InMemorySpanExporter) -> None:
     """The span of a failed call has the status as its error type, and not the message, which may repeat the prompt."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(error_answer(400, f"cannot use {PROMPT}"))
+        server.reply(error_response(400, f"cannot use {PROMPT}"))
         with pytest.raises(errors.BadRequestError):
             s.completions.create_completion(request(prompt=PROMPT))
     span, found = only(spans)
@@ -105,7 +105,7 @@ def test_stream_end_ends_the_span(spans: InMemorySpanExporter) -> None:
     """A stream's span ends with the stream and has what its chunks said, and the time to the first of them."""
     last = {**chunk("", "stop"), "usage": USAGE}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), last))
+        server.reply(sse_response(chunk("a"), last))
         stream = s.completions.stream_completion(request())
         assert not spans.get_finished_spans()
         assert not trace.get_current_span().get_span_context().is_valid
@@ -121,7 +121,7 @@ def test_stream_end_ends_the_span(spans: InMemorySpanExporter) -> None:
 def test_stream_left_early_ends_the_span(spans: InMemorySpanExporter, how: str) -> None:
     """Closing a stream, leaving its `with`, or dropping it ends its span and its connection."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), threading.Event()))
+        server.reply(sse_response(chunk("a"), threading.Event()))
         stream = s.completions.stream_completion(request())
         if how == "with":
             with stream:
@@ -138,7 +138,7 @@ def test_stream_left_early_ends_the_span(spans: InMemorySpanExporter, how: str) 
 def test_stream_that_breaks_off_is_an_error(spans: InMemorySpanExporter) -> None:
     """A stream that is cut ends its span with an error, and the caller gets the error with what was received."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), done=False))
+        server.reply(sse_response(chunk("a"), done=False))
         with pytest.raises(errors.StreamInterruptedError) as caught:
             s.completions.stream_completion(request()).collect()
     assert caught.value.partial is not None
@@ -153,7 +153,7 @@ def test_content_is_recorded_only_where_asked_for(spans: InMemorySpanExporter, m
     otel._handler.cache_clear()
     try:
         with ScriptedServer() as server, make(server.url) as s:
-            server.reply(json_answer(COMPLETION))
+            server.reply(json_response(COMPLETION))
             s.completions.create_completion(request(prompt=PROMPT))
     finally:
         otel._handler.cache_clear()

@@ -16,8 +16,8 @@ import requests
 import gpt
 from gpt.models import errors, operations, shared
 from gpt.models.shared import Security
-from tests.support.client import OK, QUICK, ask, make, request, text
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import OK, QUICK, create, make, request, text
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 
 CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 
@@ -42,14 +42,14 @@ def tag(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
 
 def complete(s: gpt.Gpt) -> operations.CreateCompletionResponse:
     """Make a call, in whichever process."""
-    return ask(s)
+    return create(s)
 
 
 def fail(s: gpt.Gpt, stream: bool) -> None:
     """Make a call that fails, in whichever process."""
-    answer = s.completions.create_completion(request(stream=stream))
-    if answer.completion_stream is not None:
-        answer.completion_stream.collect()
+    response = s.completions.create_completion(request(stream=stream))
+    if response.completion_stream is not None:
+        response.completion_stream.collect()
 
 
 def run_with_key(key: str | None, payload: bytes) -> str | None:
@@ -65,16 +65,16 @@ def run_with_key(key: str | None, payload: bytes) -> str | None:
 
 
 def test_a_client_works_elsewhere(elsewhere: ProcessPoolExecutor) -> None:
-    """Settings, hooks and a callable key travel; the answer comes back with its headers and no key."""
+    """Settings, hooks and a callable key travel; the response comes back with its headers and no key."""
     with ScriptedServer() as server:
-        server.reply(json_answer(OK.body, x_request_id="r", x_ratelimit_remaining_requests="7"))
+        server.reply(json_response(OK.body, x_request_id="r", x_ratelimit_remaining_requests="7"))
         s = make(server.url, security=find_key, hooks=[tag], http_headers={"X-A": "b", "User-Agent": None}, deadline=60)
-        answer = elsewhere.submit(complete, s).result(60)
+        response = elsewhere.submit(complete, s).result(60)
         sent = server.requests[0]
-    assert text(answer) == " ok"
-    assert (answer.request_id, answer.rate_limit.remaining_requests, answer.status_code) == ("r", 7, 200)
-    assert answer.raw_response.json()["id"] == "cmpl-1"
-    assert answer.raw_response.request is None
+    assert text(response) == " ok"
+    assert (response.request_id, response.rate_limit.remaining_requests, response.status_code) == ("r", 7, 200)
+    assert response.raw_response.json()["id"] == "cmpl-1"
+    assert response.raw_response.request is None
     assert [sent.header(name) for name in ("authorization", "x-tag", "x-a", "user-agent")] == [
         "Bearer found-here",
         "tagged",
@@ -156,7 +156,7 @@ def test_what_is_no_credential_travels(options: dict[str, Any]) -> None:
 
 CASES = {
     "status": (
-        json_answer(
+        json_response(
             {"error": {"message": "no", "code": "c", "type": "t", "param": "p"}},
             429,
             retry_after="200",
@@ -164,19 +164,19 @@ CASES = {
         ),
         False,
     ),
-    "unreadable": (json_answer(b"<html>"), False),
-    "cut": (json_answer(OK.body, cut=True), False),
-    "stream": (sse_answer(CHUNK, CHUNK, done=False), True),
-    "stream error": (sse_answer(CHUNK, {"error": {"message": "boom", "code": 503}}), True),
+    "unreadable": (json_response(b"<html>"), False),
+    "cut": (json_response(OK.body, cut=True), False),
+    "stream": (sse_response(CHUNK, CHUNK, done=False), True),
+    "stream error": (sse_response(CHUNK, {"error": {"message": "boom", "code": 503}}), True),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_errors_travel(elsewhere: ProcessPoolExecutor, name: str) -> None:
-    """An error raised in another process arrives with its class, message, fields and partial answer, without keys."""
-    answer, stream = CASES[name]
+    """An error raised in another process arrives with its class, message, fields and partial response, without keys."""
+    response, stream = CASES[name]
     with ScriptedServer() as server:
-        server.reply(answer)
+        server.reply(response)
         s = make(server.url, security=find_key)
         here = elsewhere.submit(fail, s, stream).exception(60)
         with pytest.raises(errors.SDKError) as caught:
@@ -222,16 +222,16 @@ class OwnError(errors.SDKError):
 
 
 def test_models_and_settings_survive() -> None:
-    """Requests, answers and settings are plain data."""
+    """Requests, responses and settings are plain data."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        answer = ask(s)
+        response = create(s)
     values = [
         request(additional_properties={"top_k": 1}),
-        answer.create_completion_response,
+        response.create_completion_response,
         QUICK,
         gpt.UNSET,
-        answer.rate_limit,
+        response.rate_limit,
     ]
     assert pickle.loads(pickle.dumps(values)) == values
     assert pickle.loads(pickle.dumps(gpt.UNSET)) is gpt.UNSET
@@ -241,11 +241,11 @@ def test_models_and_settings_survive() -> None:
 def test_a_stream_is_refused() -> None:
     """An open stream does not travel; the message says what does."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(CHUNK))
-        answer = s.completions.create_completion(request(stream=True))
+        server.reply(sse_response(CHUNK))
+        response = s.completions.create_completion(request(stream=True))
         with pytest.raises(TypeError, match=r"a stream cannot be pickled; pickle what collect\(\) returns"):
-            pickle.dumps(answer)
-        assert answer.completion_stream is not None
+            pickle.dumps(response)
+        assert response.completion_stream is not None
         with pytest.raises(TypeError, match="pickle"):
-            pickle.dumps(answer.completion_stream)
-        answer.completion_stream.close()
+            pickle.dumps(response.completion_stream)
+        response.completion_stream.close()

@@ -15,7 +15,7 @@ import pytest
 
 import gpt
 from gpt.models import shared
-from tests.support.client import OK, ask, make
+from tests.support.client import OK, create, make
 from tests.support.http_server import ScriptedServer
 
 KEY = "sk-nightjar-and-more"
@@ -66,7 +66,7 @@ def test_configuration_given_mutable_parts_keeps_its_own() -> None:
         headers["X-A"] = "2"
         security.api_key_auth = "other"
         server.reply(OK)
-        ask(s)
+        create(s)
         sent = server.requests[0]
     assert (sent.header("x-a"), sent.header("authorization")) == ("1", f"Bearer {KEY}")
 

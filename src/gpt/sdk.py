@@ -34,9 +34,9 @@ _OURS = ("sdk_configuration", "_transport", "completions")
 class Gpt:
     """A client of one server. Make one, share it between threads, close it or use it in a `with` block.
 
-        with gpt.Gpt(server_url="http://localhost:8000/v1") as s:
-            request = shared.CreateCompletionRequest(model="my-model", prompt="Say this is a test")
-            print(s.completions.create_completion(request).text)
+    with gpt.Gpt(server_url="http://localhost:8000/v1") as s:
+        request = shared.CreateCompletionRequest(model="my-model", prompt="Say this is a test")
+        print(s.completions.create_completion(request).text)
     """
 
     completions: Completions

@@ -1,4 +1,4 @@
-"""Error answers of every server: the class, what the message says, and the details on the exception."""
+"""Error responses of every server: the class, what the message says, and the details on the exception."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from gpt.models.errors import (
     SDKError,
     UnprocessableEntityError,
 )
-from tests.support.client import OK, ONCE, ask, make, request
+from tests.support.client import OK, ONCE, create, make, request
 from tests.support.fixtures import ErrorSample, error_samples, vllm, vllm_names
-from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
 W40 = error_samples()
 
@@ -69,12 +69,12 @@ EXPECTED: list[tuple[type[SDKError], str, Any, str | None, str | None]] = [
 ]
 
 
-def refuse(answer: Answer, **options: Any) -> SDKError:
+def refuse(response: ScriptedResponse, **options: Any) -> SDKError:
     """Ask a server that says no, once, and give the error."""
     with ScriptedServer() as server:
-        server.reply(answer)
+        server.reply(response)
         with make(server.url, retry_config=ONCE, **options) as s, pytest.raises(SDKError) as caught:
-            ask(s)
+            create(s)
         server.wait_open(0)
     return caught.value
 
@@ -83,7 +83,7 @@ def refuse(answer: Answer, **options: Any) -> SDKError:
 def test_w40(number: int) -> None:
     """Every sample raises its class, says what it says, and keeps code, type, param and body."""
     sample, (kind, said, code, type_, param) = W40[number], EXPECTED[number]
-    error = refuse(sample.answer())
+    error = refuse(sample.response())
     assert type(error) is kind
     assert said in str(error)
     assert (error.code, error.type, error.param) == (code, type_, param)
@@ -109,7 +109,7 @@ def test_every_sample_has_an_expectation() -> None:
 )
 def test_retry_after_is_on_the_error(header: str, seconds: float | None) -> None:
     """What the server asks to wait can be read, if it makes sense."""
-    assert refuse(json_answer({"error": "busy"}, 429, retry_after=header)).retry_after == seconds
+    assert refuse(json_response({"error": "busy"}, 429, retry_after=header)).retry_after == seconds
 
 
 @pytest.mark.parametrize("name", [name for name in vllm_names() if name.startswith("error_")])
@@ -117,7 +117,7 @@ def test_recorded_errors(name: str) -> None:
     """vLLM's own errors: message, type, code and the blamed field."""
     recorded = vllm(name)
     said = json.loads(recorded.body)["error"]
-    error = refuse(recorded.answer())
+    error = refuse(recorded.response())
     assert type(error) is (NotFoundError if recorded.status == 404 else BadRequestError)
     assert " ".join(said["message"].split())[:80] in error.message
     assert (error.code, error.type, error.param) == (said["code"], said["type"], said["param"])
@@ -134,7 +134,7 @@ CLASSES |= dict.fromkeys([500, 501, 502, 503, 504, 520, 524, 529, 599, 999], "In
 def test_the_status_alone_picks_the_class(status: int, name: str) -> None:
     """Whatever the body claims, the status decides."""
     body = {"error": {"message": "m", "code": 418, "type": "invalid_request_error"}}
-    error = refuse(json_answer(body, status))
+    error = refuse(json_response(body, status))
     assert (type(error), error.status_code) == (getattr(errors, name), status)
     assert isinstance(error, APIStatusError)
 
@@ -144,7 +144,7 @@ def test_the_status_alone_picks_the_class(status: int, name: str) -> None:
 )
 def test_request_ids(header: str) -> None:
     """Each server's header for the request's name is read, and shown in the message."""
-    error = refuse(json_answer({"error": "m"}, 400, headers={header: "req-7"}))
+    error = refuse(json_response({"error": "m"}, 400, headers={header: "req-7"}))
     assert error.request_id == "req-7"
     assert "(request id req-7)" in error.message
     assert error.headers[header.upper()] == "req-7"
@@ -153,9 +153,9 @@ def test_request_ids(header: str) -> None:
 def test_the_first_request_id_counts() -> None:
     """A gateway's id does not hide OpenAI's, and an empty one is none."""
     headers = {"x-litellm-call-id": "second", "x-request-id": "first"}
-    assert refuse(json_answer({}, 400, headers=headers)).request_id == "first"
-    assert refuse(json_answer({}, 400, headers={**headers, "x-request-id": ""})).request_id == "second"
-    assert refuse(json_answer({}, 400)).request_id is None
+    assert refuse(json_response({}, 400, headers=headers)).request_id == "first"
+    assert refuse(json_response({}, 400, headers={**headers, "x-request-id": ""})).request_id == "second"
+    assert refuse(json_response({}, 400)).request_id is None
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_first_request_id_counts() -> None:
 )
 def test_redirects_are_errors(location: str, said: str) -> None:
     """A redirect is not followed; its target is named, without its secrets."""
-    error = refuse(Answer(307, {"location": location} if location else ()))
+    error = refuse(ScriptedResponse(307, {"location": location} if location else ()))
     assert (type(error), error.status_code) == (APIStatusError, 307)
     assert said in error.message
     for secret in ("key=x", "u:p"):
@@ -184,9 +184,9 @@ def test_redirects_are_errors(location: str, said: str) -> None:
 def test_redirect_elsewhere_offers_no_server_url(location: str) -> None:
     """Only a place that `server_url=` reaches is offered as one; where we already are is not."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(302, {"location": location}))
+        server.reply(ScriptedResponse(302, {"location": location}))
         with pytest.raises(APIStatusError) as caught:
-            ask(s)
+            create(s)
     assert "the server points to" in caught.value.message
     assert "server_url=" not in caught.value.message
 
@@ -194,12 +194,12 @@ def test_redirect_elsewhere_offers_no_server_url(location: str) -> None:
 def test_redirect_advice_works_when_followed() -> None:
     """The server URL that the message names reaches the place that the server pointed to, its query included."""
     with ScriptedServer() as server:
-        server.reply(Answer(308, {"location": "/new/completions?api-version=2"}), OK)
+        server.reply(ScriptedResponse(308, {"location": "/new/completions?api-version=2"}), OK)
         with make(f"{server.url}/old") as s, pytest.raises(APIStatusError) as caught:
-            ask(s)
+            create(s)
         advised = caught.value.message.split("server_url='")[1].split("'")[0]
         with make(advised) as s:
-            ask(s)
+            create(s)
         assert server.requests[-1].path == "/new/completions?api-version=2"
 
 
@@ -208,9 +208,9 @@ def test_not_found_says_whether_v1_is_missing(path: str, said: str) -> None:
     """A 404 for a URL without a path says just that."""
     with ScriptedServer() as server:
         root = server.url.removesuffix("/v1")
-        server.reply(Answer(404, ()))
+        server.reply(ScriptedResponse(404, ()))
         with make(root + path) as s, pytest.raises(NotFoundError) as caught:
-            ask(s)
+            create(s)
     assert said.format(root) in caught.value.message
 
 
@@ -229,9 +229,9 @@ def test_key_across_the_cut_is_masked(offset: int, form: Callable[[str], str]) -
     key = "sk-" + "heron/" * 8
     body = json.dumps({"error": {"message": "x" * offset + "KEY"}}).replace("KEY", form(key)).encode()
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth=key)) as s:
-        server.reply(Answer(400, (("content-type", "application/json"),), body))
+        server.reply(ScriptedResponse(400, (("content-type", "application/json"),), body))
         with pytest.raises(BadRequestError) as caught:
-            ask(s)
+            create(s)
     assert "heron" not in caught.value.message.lower()
 
 
@@ -239,9 +239,9 @@ def test_key_across_the_cut_of_a_body_is_masked() -> None:
     """The same where the first bytes of an unreadable body are shown."""
     key = "sk-" + "heron" * 8
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth=key)) as s:
-        server.reply(Answer(200, (("content-type", "text/plain"),), b"x" * 60 + key.encode()))
+        server.reply(ScriptedResponse(200, (("content-type", "text/plain"),), b"x" * 60 + key.encode()))
         with pytest.raises(ResponseValidationError) as caught:
-            ask(s)
+            create(s)
     assert "heron" not in caught.value.message
 
 
@@ -278,7 +278,7 @@ BODIES = [
 @pytest.mark.parametrize(("body", "said"), BODIES, ids=[repr(body[:40]) for body, _ in BODIES])
 def test_odd_bodies(body: bytes, said: str) -> None:
     """Anything at all gives a short readable line."""
-    error = refuse(json_answer(body, 400))
+    error = refuse(json_response(body, 400))
     assert type(error) is BadRequestError
     assert said in error.message
     assert len(error.message) < 700
@@ -287,7 +287,9 @@ def test_odd_bodies(body: bytes, said: str) -> None:
 
 def test_a_huge_error_body_is_not_read_to_its_end() -> None:
     """An error that never stops is cut; its beginning is kept."""
-    error = refuse(Answer(500, {"content-type": "text/plain"}, framing="chunked", chunks=[b"x" * 100_000] * 50))
+    error = refuse(
+        ScriptedResponse(500, {"content-type": "text/plain"}, framing="chunked", chunks=[b"x" * 100_000] * 50)
+    )
     assert type(error) is InternalServerError
     assert 0 < len(error.body) <= 1024 * 1024
 
@@ -295,19 +297,19 @@ def test_a_huge_error_body_is_not_read_to_its_end() -> None:
 @pytest.mark.parametrize("cut", [True, "fin"])
 def test_an_error_body_that_is_cut_short(cut: Any) -> None:
     """The status counts even when its explanation does not arrive whole."""
-    error = refuse(json_answer(b'{"error":{"message":"half', 400, cut=cut))
+    error = refuse(json_response(b'{"error":{"message":"half', 400, cut=cut))
     assert type(error) is BadRequestError
 
 
 def test_a_gzipped_error() -> None:
     """Errors may be compressed."""
-    assert "packed" in refuse(Answer(400, (), b'{"error":"packed"}', gzip=True)).message
+    assert "packed" in refuse(ScriptedResponse(400, (), b'{"error":"packed"}', gzip=True)).message
 
 
 def test_header_values_are_shown_clean() -> None:
     """What a server puts into headers cannot paint the terminal or fill the log."""
     headers = {"x-request-id": "a\x9b31m" + "b" * 500, "location": "http://x/\x9b" + "c" * 2000}
-    error = refuse(Answer(302, headers))
+    error = refuse(ScriptedResponse(302, headers))
     assert error.message.isprintable()
     assert len(error.message) < 2000
 
@@ -337,17 +339,17 @@ def server() -> Any:
 @given(JSON_VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.integers(400, 599))
 def test_any_body_gives_a_typed_error(server: ScriptedServer, body: bytes, status: int) -> None:
     """Any JSON value, and any bytes, as an error: its class, a readable message, details of the right types."""
-    server.answer_with(lambda _: json_answer(body, status))
+    server.respond_with(lambda _: json_response(body, status))
     with make(server.url, retry_config=ONCE) as s, pytest.raises(APIStatusError) as caught:
-        ask(s)
+        create(s)
     _is_readable(caught.value, status)
 
 
 @settings(max_examples=150, deadline=None)
 @given(JSON_VALUES)
 def test_any_json_error_with_status_200(server: ScriptedServer, value: Any) -> None:
-    """Any JSON value as `error` in an answer of success is raised, or refused as no completion."""
-    server.answer_with(lambda _: json_answer({"error": value, "choices": None}))
+    """Any JSON value as `error` in a response of success is raised, or refused as no completion."""
+    server.respond_with(lambda _: json_response({"error": value, "choices": None}))
     with make(server.url, retry_config=ONCE) as s, pytest.raises(SDKError) as caught:
         s.completions.create_completion(request())
     _is_readable(caught.value, None)

@@ -13,15 +13,15 @@ import gpt
 from gpt._core.headers import request_id
 from gpt.models import shared
 from gpt.models.operations.ratelimit import parse_count, parse_duration
-from tests.support.client import COMPLETION, OK, ask, make, request
-from tests.support.http_server import Received, ScriptedServer, sse_answer
+from tests.support.client import COMPLETION, OK, create, make, request
+from tests.support.http_server import Received, ScriptedServer, sse_response
 
 
 def sent_by(options: dict[str, Any] | None = None, *, path: str = "", **call: Any) -> Received:
     """Make one call with a client of these options and give what came."""
     with ScriptedServer() as server, make(server.url + path, **(options or {})) as s:
         server.reply(OK)
-        ask(s, **call)
+        create(s, **call)
         return server.requests[0]
 
 
@@ -47,7 +47,7 @@ def test_our_own_headers() -> None:
 def test_streams_ask_for_events() -> None:
     """`Accept` says what is wanted, when `stream` comes in `additional_properties` too."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(COMPLETION))
+        server.reply(sse_response(COMPLETION))
         s.completions.stream_completion(request()).collect()
         s.completions.create_completion(request(additional_properties={"stream": True})).completion_stream.collect()  # type: ignore[union-attr]
         assert [sent.header("accept") for sent in server.requests] == ["text/event-stream"] * 2
@@ -86,8 +86,8 @@ def test_call_headers_last_for_one_call() -> None:
     extra = {"X-One": "1"}
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        ask(s, http_headers=extra)
-        ask(s)
+        create(s, http_headers=extra)
+        create(s)
         assert [sent.header("x-one") for sent in server.requests] == ["1", None]
     assert extra == {"X-One": "1"}
 
@@ -147,10 +147,10 @@ def test_a_server_url_for_one_call() -> None:
         home.reply(OK)
         away.reply(OK)
         with make(home.url, security=shared.Security(api_key_auth="k"), http_headers={"X-One": "1"}) as s:
-            ask(s, server_url=f"{away.url}/other/?v=1", query={"w": 2})
-            ask(s)
-            ask(s, server_url="")
-            ask(s, server_url=" \n")
+            create(s, server_url=f"{away.url}/other/?v=1", query={"w": 2})
+            create(s)
+            create(s, server_url="")
+            create(s, server_url=" \n")
         assert [sent.path for sent in away.requests] == ["/v1/other/completions?v=1&w=2"]
         assert away.requests[0].header("authorization") == "Bearer k"
         assert away.requests[0].header("x-one") == "1"

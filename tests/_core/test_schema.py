@@ -249,14 +249,14 @@ def test_dump_is_to_dict() -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score", "token_prompts_n2"])
-def test_recorded_answers_pass(name: str) -> None:
-    """Answers of a real server pass the check and load as they do from the wire."""
+def test_recorded_responses_pass(name: str) -> None:
+    """Responses of a real server pass the check and load as they do from the wire."""
     body = vllm(name).body
     assert CreateCompletionResponse.schema().loads(body) == CreateCompletionResponse.from_json(body)
 
 
-def test_answers_are_checked_to_the_leaves() -> None:
-    """A misfit deep in an answer is named by its path."""
+def test_responses_are_checked_to_the_leaves() -> None:
+    """A misfit deep in a response is named by its path."""
     data = {
         "choices": [{"text": "a"}, {"text": 5, "logprobs": {"token_logprobs": [None, "x"], "top_logprobs": {}}}],
         "usage": {"total_tokens": "3"},

@@ -17,8 +17,8 @@ from gpt.completions import Completions
 from gpt.hooks import Send
 from gpt.models import errors, shared
 from gpt.utils import BackoffStrategy, RetryConfig
-from tests.support.client import OK, ONCE, ask, make, silent_server, text
-from tests.support.http_server import Received, ScriptedServer, json_answer
+from tests.support.client import OK, ONCE, create, make, silent_server, text
+from tests.support.http_server import Received, ScriptedServer, json_response
 from tests.support.proxies import ForwardProxy
 from tests.support.raw_server import RawServer, read_request
 
@@ -41,9 +41,9 @@ def test_hook_changing_the_body_sends_its_length(own: bool, body: Any) -> None:
 
     with ScriptedServer() as server, make(server.url, hooks=[change], client=session(own), retry_config=ONCE) as s:
         server.reply(OK, OK)
-        ask(s)
+        create(s)
         sent = server.requests[0].body
-        ask(s)
+        create(s)
         assert server.connections == 1
     assert sent == (body.encode() if isinstance(body, str) else body)
 
@@ -59,12 +59,12 @@ def test_hook_sending_without_a_body_is_sent(own: bool) -> None:
         return send(prepared)
 
     def serve(received: Received) -> Any:
-        return json_answer({"token": "t-1"}) if received.path.endswith("/token") else OK
+        return json_response({"token": "t-1"}) if received.path.endswith("/token") else OK
 
     with ScriptedServer() as server, make(server.url, hooks=[fetch_token], client=session(own), timeout=20) as s:
-        server.answer_with(serve)
+        server.respond_with(serve)
         for _ in range(2):
-            ask(s)
+            create(s)
         assert [(r.path, r.header("x-token"), r.header("content-length")) for r in server.requests[:2]] == [
             ("/v1/token", None, "0"),
             ("/v1/completions", "t-1", "28"),
@@ -85,10 +85,10 @@ def test_hook_moving_to_another_host_uses_that_hosts_proxies(monkeypatch: pytest
         server.reply(OK, OK)
         at_localhost = server.url.replace("127.0.0.1", "localhost")
         with make(at_localhost) as s:
-            ask(s)
+            create(s)
         assert not proxy.requests
         with make(at_localhost, hooks=[move]) as s:
-            ask(s)
+            create(s)
         assert len(proxy.requests) == 1
 
 
@@ -111,8 +111,8 @@ def test_interim_response_on_a_callers_session_closes_the_connection(status: int
 
     with RawServer(serve) as server, make(server.url, client=requests.Session(), retry_config=ONCE) as s:
         with pytest.raises(errors.APIStatusError):
-            ask(s)
-        assert text(ask(s)) == " ok"
+            create(s)
+        assert text(create(s)) == " ok"
 
 
 @pytest.mark.parametrize("phase", ["connect", "read", "deadline"])
@@ -130,7 +130,7 @@ def test_timeout_names_its_phase(phase: str) -> None:
                 each.connect_ex(full.getsockname())
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
         with make(url, retry_config=ONCE, **options) as s, pytest.raises(errors.APITimeoutError) as caught:
-            ask(s)
+            create(s)
         if phase == "connect":
             for each in waiting:
                 each.close()
@@ -162,7 +162,7 @@ def test_status_line_with_control_characters_and_the_key_is_printable(own: bool,
     with RawServer(serve) as server:
         s = make(server.url, client=session(own), retry_config=ONCE, security=security)
         with pytest.raises(errors.APIConnectionError) as caught:
-            ask(s)
+            create(s)
     assert caught.value.message.isprintable()
     assert str(caught.value.__cause__).isprintable()
     assert "nightjar" not in caught.value.message + repr(caught.value.__cause__)
@@ -175,7 +175,7 @@ def test_proxy_that_is_none_raises_without_the_password(monkeypatch: pytest.Monk
     monkeypatch.setenv("ALL_PROXY", proxy)
     s = make("http://host.example/v1", client=session(own), retry_config=ONCE)
     with pytest.raises(errors.APIConnectionError) as caught:
-        ask(s)
+        create(s)
     assert "nightjar" not in caught.value.message + repr(caught.value.__cause__)
 
 
@@ -189,7 +189,7 @@ def test_own_value_error_of_an_adapter_passes_unchanged() -> None:
     client = requests.Session()
     client.mount("http://", Odd())
     with make("http://host.example", client=client) as s, pytest.raises(ValueError, match=r"^mine$"):
-        ask(s)
+        create(s)
 
 
 def test_session_headers_changed_later_are_sent_by_every_call() -> None:
@@ -197,12 +197,12 @@ def test_session_headers_changed_later_are_sent_by_every_call() -> None:
     client = requests.Session()
     with ScriptedServer() as server, make(server.url, client=client) as s:
         server.reply(OK, OK, OK, OK)
-        ask(s)
+        create(s)
         client.headers["User-Agent"] = "mine/1"
-        ask(s)
-        ask(s, http_headers={"X-A": "b"})
+        create(s)
+        create(s, http_headers={"X-A": "b"})
         client.headers["User-Agent"] = "mine/2"
-        ask(s)
+        create(s)
         agents = [received.header("user-agent") or "" for received in server.requests]
     assert agents[0].startswith("gpt-sdk/")
     assert agents[1:] == ["mine/1", "mine/1", "mine/2"]
@@ -237,7 +237,7 @@ def test_throttle_holding_attempts_spends_no_limit_of_the_call() -> None:
     throttle = Held(hold=0.3)
     backoff = BackoffStrategy(initial_interval=1, max_interval=1, max_elapsed_time=250)
     with ScriptedServer() as server:
-        server.reply(json_answer({}, 503), json_answer({}, 503), OK)
+        server.reply(json_response({}, 503), json_response({}, 503), OK)
         completions = throttled(server.url, throttle, deadline=0.25, retry_config=RetryConfig(backoff=backoff))
         result = completions.create_completion(shared.CreateCompletionRequest(model="m", prompt="p"))
     assert (result.retries_taken, throttle.waits) == (2, 3)
@@ -247,7 +247,7 @@ def test_throttle_taking_over_ends_the_call_with_an_unmarked_response() -> None:
     """The call ends after one attempt, and the response's headers are what the server sent."""
     throttle = Held()
     with ScriptedServer() as server:
-        server.reply(json_answer({}, 429, headers={"Retry-After": "7", "x-should-retry": "true"}))
+        server.reply(json_response({}, 429, headers={"Retry-After": "7", "x-should-retry": "true"}))
         completions = throttled(server.url, throttle)
         with pytest.raises(errors.RateLimitError) as caught:
             completions.create_completion(shared.CreateCompletionRequest(model="m", prompt="p"))
@@ -261,8 +261,8 @@ def test_throttle_leaving_a_limit_to_the_call_lets_it_retry() -> None:
     """Where the run does not take over, and where the server names no wait, the call retries as always."""
     throttle = Held(take=False)
     with ScriptedServer() as server:
-        limited = json_answer({}, 429, headers={"retry-after-ms": "1"})
-        server.reply(limited, json_answer({}, 429), OK)
+        limited = json_response({}, 429, headers={"retry-after-ms": "1"})
+        server.reply(limited, json_response({}, 429), OK)
         completions = throttled(server.url, throttle)
         completions.create_completion(shared.CreateCompletionRequest(model="m", prompt="p"))
         assert len(server.requests) == 3
@@ -280,9 +280,9 @@ def test_elapsed_time_counts_what_was_spent_already() -> None:
 
     backoff = BackoffStrategy(initial_interval=1, max_interval=1, max_elapsed_time=200)
     with ScriptedServer() as server, make(server.url, hooks=[slow], retry_config=RetryConfig(backoff=backoff)) as s:
-        server.reply(json_answer({}, 503), OK)
+        server.reply(json_response({}, 503), OK)
         with pytest.raises(errors.InternalServerError):
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
 
 

@@ -14,10 +14,10 @@ import requests
 import gpt
 from gpt.models import shared
 from gpt.models.shared import Security
-from tests.support.client import OK, ask, make, text
-from tests.support.http_server import Received, ScriptedServer, json_answer
+from tests.support.client import OK, create, make, text
+from tests.support.http_server import Received, ScriptedServer, json_response
 
-BUSY = json_answer({"error": "busy"}, 503)
+BUSY = json_response({"error": "busy"}, 503)
 
 
 def key(value: str, header: str = "Authorization") -> Security:
@@ -35,7 +35,7 @@ def sent_with(userinfo: str = "", call_headers: dict[str, str | None] | None = N
     with ScriptedServer() as server:
         server.reply(OK)
         with make(server.url.replace("://", f"://{userinfo}"), **options) as s:
-            ask(s, http_headers=call_headers)
+            create(s, http_headers=call_headers)
         return server.requests[0]
 
 
@@ -72,7 +72,7 @@ def test_the_environments_key_is_read_at_construction(monkeypatch: pytest.Monkey
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-two")
-        ask(s)
+        create(s)
         assert server.requests[0].header("authorization") == "Bearer sk-one"
 
 
@@ -88,8 +88,8 @@ def test_a_callable_is_asked_for_every_attempt() -> None:
     with ScriptedServer() as server, make(server.url, security=security) as s:
         server.reply(BUSY, OK)
         assert next(asked) == 0
-        assert ask(s).retries_taken == 1
-        ask(s)
+        assert create(s).retries_taken == 1
+        create(s)
         assert [sent.header("authorization") for sent in server.requests] == [
             "Bearer first",
             "Bearer second",
@@ -125,7 +125,7 @@ def test_a_bad_key_from_a_callable(given: Any, kind: type[Exception], said: str,
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, security=lambda: given, client=client) as s:
         with pytest.raises(kind, match=said) as caught:
-            ask(s)
+            create(s)
         assert server.requests == []
     assert "hid" not in str(caught.value)
 
@@ -139,7 +139,7 @@ def test_a_providers_own_exception_passes() -> None:
 
     with ScriptedServer() as server, make(server.url, security=security) as s:
         with pytest.raises(LookupError, match="no vault"):
-            ask(s)
+            create(s)
         assert server.requests == []
 
 
@@ -211,25 +211,25 @@ def test_a_401_is_not_retried_and_says_what_to_do() -> None:
     """A wrong key is one request, and the message names where keys come from but not the key."""
     with ScriptedServer() as server, make(server.url, security=key("sk-hidden")) as s:
         server.reply(
-            json_answer(
+            json_response(
                 {"error": {"message": "Incorrect API key provided: sk-hidden", "code": "invalid_api_key"}}, 401
             ),
             OK,
         )
         with pytest.raises(gpt.models.errors.AuthenticationError, match="OPENAI_API_KEY") as caught:
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
         assert "hidden" not in str(caught.value)
         assert caught.value.code == "invalid_api_key"
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
 
 
 def test_an_echoed_key_stays_out_of_messages() -> None:
     """A server that repeats the key of another header does not get it into our message."""
     with ScriptedServer() as server, make(server.url, security=key("hidden", "api-key")) as s:
-        server.reply(json_answer({"error": {"message": "bad key hidden"}}, 401))
+        server.reply(json_response({"error": {"message": "bad key hidden"}}, 401))
         with pytest.raises(gpt.models.errors.AuthenticationError, match=r"bad key \*\*\*") as caught:
-            ask(s)
+            create(s)
         assert "hidden" not in str(caught.value)
 
 

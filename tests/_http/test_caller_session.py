@@ -11,8 +11,8 @@ from requests.adapters import HTTPAdapter
 
 import gpt
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ONCE, ask, make, request, stream_text, text
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, OK, ONCE, create, make, request, stream_text, text
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 from tests.support.proxies import ForwardProxy
 from tests.support.raw_server import RawServer, read_request
 
@@ -31,7 +31,7 @@ def test_headers_params_and_cookies_are_used() -> None:
     session.cookies.set("sid", "1")
     with ScriptedServer() as server, make(f"{server.url}?v=1", client=session) as s:
         server.reply(OK)
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         sent = server.requests[0]
     assert sent.header("x-team") == "a"
     assert sent.path == "/v1/completions?v=1&tenant=t+1"
@@ -44,10 +44,10 @@ def test_what_the_session_changed_wins_over_ours_but_not_over_options() -> None:
     session = requests.Session()
     with ScriptedServer() as server:
         server.reply(OK)
-        ask(make(server.url, client=session))
+        create(make(server.url, client=session))
         session.headers.update({"User-Agent": "theirs", "Accept": "x/y", "Content-Type": "text/plain"})
-        ask(make(server.url, client=session))
-        ask(make(server.url, client=session, http_headers={"user-agent": "option"}))
+        create(make(server.url, client=session))
+        create(make(server.url, client=session, http_headers={"user-agent": "option"}))
         agents = [sent.header_all("user-agent") for sent in server.requests]
         accepts = [sent.header_all("accept") for sent in server.requests]
         types = {sent.header("content-type") for sent in server.requests}
@@ -65,14 +65,14 @@ def test_only_its_cookies_change() -> None:
     session.hooks["response"].append(lambda response, **_: None)
     before = state_of(session)
     with ScriptedServer() as server:
-        chunk = sse_answer(COMPLETION)
-        server.reply(json_answer(COMPLETION, set_cookie="sid=1; Path=/"), json_answer({}, 400), chunk)
+        chunk = sse_response(COMPLETION)
+        server.reply(json_response(COMPLETION, set_cookie="sid=1; Path=/"), json_response({}, 400), chunk)
         with make(
             server.url, client=session, security=shared.Security(api_key_auth="k"), http_headers={"X-A": "b"}
         ) as s:
-            ask(s)
+            create(s)
             with pytest.raises(errors.BadRequestError):
-                ask(s)
+                create(s)
             assert stream_text(s) == " ok"
         assert server.requests[1].header("cookie") == "sid=1"
     assert state_of(session) == before
@@ -82,9 +82,9 @@ def test_only_its_cookies_change() -> None:
 def test_our_own_session_keeps_no_cookies() -> None:
     """Without a session of the caller's, tenants share nothing through a jar."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION, set_cookie="sid=1; Path=/"))
-        ask(s)
-        ask(s)
+        server.reply(json_response(COMPLETION, set_cookie="sid=1; Path=/"))
+        create(s)
+        create(s)
         assert server.requests[1].header("cookie") is None
 
 
@@ -101,9 +101,9 @@ def test_adapters_are_used() -> None:
     session.mount("http://", Recording())
     with ScriptedServer() as server, make(server.url, client=session) as s:
         server.reply(OK)
-        ask(s)
-        ask(s, timeout=7)
-        ask(s, timeout=None)
+        create(s)
+        create(s, timeout=7)
+        create(s, timeout=None)
     assert [options["timeout"] for options in seen] == [(5.0, 600.0), (7.0, 7.0), (None, None)]
     assert {options["stream"] for options in seen} == {True}
 
@@ -113,12 +113,12 @@ def test_a_raise_for_status_hook_gives_our_error() -> None:
     session = requests.Session()
     session.hooks["response"].append(lambda response, **_: response.raise_for_status())
     with ScriptedServer() as server, make(server.url, client=session) as s:
-        server.reply(json_answer({"error": {"message": "no such model", "code": "nope"}}, 404))
+        server.reply(json_response({"error": {"message": "no such model", "code": "nope"}}, 404))
         with pytest.raises(errors.NotFoundError, match="no such model") as caught:
-            ask(s)
+            create(s)
         assert (caught.value.code, caught.value.raw_response.status_code) == ("nope", 404)  # type: ignore[union-attr]
-        server.reply(json_answer({}, 503), OK)
-        assert ask(s).retries_taken == 1
+        server.reply(json_response({}, 503), OK)
+        assert create(s).retries_taken == 1
         server.wait_open(1)
 
 
@@ -130,7 +130,7 @@ def test_a_response_hooks_own_exception_passes() -> None:
     with ScriptedServer() as server, make(server.url, client=session) as s:
         server.reply(OK)
         with pytest.raises(LookupError, match="audit says no"):
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
 
 
@@ -141,7 +141,7 @@ def test_the_sessions_proxy_is_used() -> None:
         server.reply(OK)
         session.proxies = {"http": proxy.url}
         session.trust_env = False
-        assert text(ask(make(server.url, client=session))) == " ok"
+        assert text(create(make(server.url, client=session))) == " ok"
         assert [sent.path for sent in proxy.requests] == [f"{server.url}/completions"]
 
 
@@ -151,9 +151,9 @@ def test_the_sessions_verification_is_used() -> None:
         server.reply(OK)
         trusting, plain = requests.Session(), requests.Session()
         trusting.verify = server.ca_file
-        assert text(ask(make(server.url, client=trusting))) == " ok"
+        assert text(create(make(server.url, client=trusting))) == " ok"
         with pytest.raises(errors.APIConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-            ask(make(server.url, client=plain))
+            create(make(server.url, client=plain))
         assert server.connections == 2
 
 
@@ -161,9 +161,9 @@ def test_redirects_are_not_followed() -> None:
     """A 3xx on the caller's session raises with its target, and nothing is sent there."""
     session = requests.Session()
     with ScriptedServer() as server, ScriptedServer() as other, make(server.url, client=session) as s:
-        server.reply(json_answer({}, 307, location=f"{other.url}/completions?key=hidden"))
+        server.reply(json_response({}, 307, location=f"{other.url}/completions?key=hidden"))
         with pytest.raises(errors.APIStatusError, match=f"the server points to {other.url}") as caught:
-            ask(s)
+            create(s)
         assert other.connections == 0
         assert (caught.value.status_code, "hidden" in str(caught.value)) == (307, False)
 
@@ -171,19 +171,19 @@ def test_redirects_are_not_followed() -> None:
 @pytest.mark.parametrize("location", ["http://[", "ftp://x", "", "//", "http://é.ü:99999999/"])
 @pytest.mark.parametrize("own", [True, False])
 def test_an_odd_location_is_still_a_redirect(location: str, own: bool) -> None:
-    """Whatever stands in `Location`, the answer is a typed error with its status."""
+    """Whatever stands in `Location`, the response is a typed error with its status."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, client=client) as s:
-        server.reply(json_answer({}, 302, location=location))
+        server.reply(json_response({}, 302, location=location))
         with pytest.raises(errors.SDKError):
-            ask(s)
+            create(s)
 
 
 class Duck:
     """The least that serves as a session."""
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
+    def __init__(self, response: bytes) -> None:
+        self.response = response
         self.sent: list[tuple[requests.PreparedRequest, dict[str, Any]]] = []
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
@@ -192,7 +192,7 @@ class Duck:
     def send(self, prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
         self.sent.append((prepared, options))
         response = requests.Response()
-        response.status_code, response._content, response.url = 200, self.answer, prepared.url or ""
+        response.status_code, response._content, response.url = 200, self.response, prepared.url or ""
         return response
 
 
@@ -200,7 +200,7 @@ def test_a_duck_is_enough() -> None:
     """Anything with `prepare_request` and `send` works, with key, body and timeout."""
     duck: Any = Duck(OK.body)
     s = gpt.Gpt(security=shared.Security(api_key_auth="k"), server_url="http://duck/v1", client=duck)
-    assert text(ask(s, timeout=3)) == " ok"
+    assert text(create(s, timeout=3)) == " ok"
     prepared, options = duck.sent[0]
     assert (prepared.method, prepared.url) == ("POST", "http://duck/v1/completions")
     assert prepared.headers["Authorization"] == "Bearer k"
@@ -221,13 +221,13 @@ def test_a_header_of_the_session_that_cannot_be_sent() -> None:
     session.headers["X-Secret"] = "hid\nden"
     with ScriptedServer() as server, make(server.url, client=session) as s:
         with pytest.raises(errors.APIConnectionError, match="a header of the session cannot be sent") as caught:
-            ask(s)
+            create(s)
         assert server.requests == []
     assert "hid" not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 
 def test_failures_on_the_callers_session_are_translated() -> None:
-    """Refused connections and cut answers come out as our errors there, too."""
+    """Refused connections and cut responses come out as our errors there, too."""
     session = requests.Session()
 
     def cut(conn: Any, _: int) -> None:
@@ -236,7 +236,7 @@ def test_failures_on_the_callers_session_are_translated() -> None:
 
     with RawServer(cut) as server, make(server.url, client=session) as s:
         with pytest.raises(errors.APIConnectionError, match="was cut short"):
-            ask(s)
+            create(s)
         server.refuse()
         with pytest.raises(errors.APIConnectionError, match="refused"):
             s.completions.create_completion(request(), retries=ONCE)

@@ -14,11 +14,11 @@ import requests
 from gpt._http.connection import IdleConnections
 from gpt._http.session import DefaultSession
 from gpt.models import errors
-from tests.support.client import OK, ONCE, ask, make, request, text
+from tests.support.client import OK, ONCE, create, make, request, text
 from tests.support.http_server import ScriptedServer
 from tests.support.raw_server import RawServer, read_request
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OK.body) + OK.body
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OK.body) + OK.body
 
 
 # Sending
@@ -31,11 +31,11 @@ def test_send_slower_than_the_connect_timeout_succeeds() -> None:
     def serve(conn: socket.socket, _: int) -> None:
         server.hold(conn, read, 0.8)
         read_request(conn)
-        conn.sendall(ANSWER)
+        conn.sendall(RESPONSE)
 
     with RawServer(serve) as server, make(server.url, timeout=(0.3, 30), retry_config=ONCE) as s:
-        answer = s.completions.create_completion(request(prompt="x" * 20_000_000))
-    assert text(answer) == " ok"
+        response = s.completions.create_completion(request(prompt="x" * 20_000_000))
+    assert text(response) == " ok"
 
 
 @pytest.mark.parametrize("limits", [{"timeout": (5, 0.3)}, {"deadline": 0.3}], ids=["timeout", "deadline"])
@@ -67,10 +67,10 @@ def test_send_of_a_small_request_is_one_segment() -> None:
 
     def serve(conn: socket.socket, _: int) -> None:
         first.append(conn.recv(65536))
-        conn.sendall(ANSWER)
+        conn.sendall(RESPONSE)
 
     with RawServer(serve) as server, make(server.url) as s:
-        ask(s)
+        create(s)
     assert first[0].endswith(b"}")
 
 
@@ -85,7 +85,7 @@ def test_send_of_a_hooks_request_without_a_body() -> None:
 
     with ScriptedServer() as server, make(server.url, hooks=[refresh], timeout=(5, 5), retry_config=ONCE) as s:
         server.reply(OK)
-        assert [text(ask(s)) for _ in range(3)] == [" ok"] * 3
+        assert [text(create(s)) for _ in range(3)] == [" ok"] * 3
         assert [len(sent.body) > 0 for sent in server.requests] == [False, True] * 3
 
 
@@ -99,8 +99,8 @@ def test_send_of_a_changed_body_has_its_length() -> None:
 
     with ScriptedServer() as server, make(server.url, hooks=[widen]) as s:
         server.reply(OK)
-        ask(s)
-        ask(s)
+        create(s)
+        create(s)
         assert [sent.json()["top_k"] for sent in server.requests] == [40, 40]
 
 
@@ -108,8 +108,8 @@ def test_send_of_a_changed_body_has_its_length() -> None:
 
 
 def test_deadline_covers_every_address_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several addresses that do not answer share one deadline."""
-    # Loopback addresses with a full accept queue swallow what knocks; the resolver's answer is the machine's, so this
+    """Several addresses that do not respond share one deadline."""
+    # Loopback addresses with a full accept queue swallow what knocks; the resolver's response is the machine's, so this
     # name is given to it through the one place that decides, socket.getaddrinfo.
     full = [_full_listener() for _ in range(3)]
     port = full[0][0].getsockname()[1]
@@ -123,7 +123,7 @@ def test_deadline_covers_every_address_of_a_host(monkeypatch: pytest.MonkeyPatch
     s = make(f"http://many.test:{port}/v1", deadline=0.6, timeout=60, retry_config=ONCE)
     started = time.monotonic()
     with pytest.raises(errors.APITimeoutError) as caught:
-        ask(s)
+        create(s)
     assert caught.value.phase == "deadline"
     assert time.monotonic() - started < 60, "bounded, with all the room that a loaded machine needs"
     for listener, clients in full:
@@ -160,7 +160,7 @@ def test_https_to_a_plain_port_says_so_once() -> None:
 
     with RawServer(serve) as server, make(server.url.replace("http:", "https:"), timeout=(0.3, 30)) as s:
         with pytest.raises(errors.APIConnectionError, match="no TLS is spoken there, use an http:// URL"):
-            ask(s)
+            create(s)
         assert server.connections == 2, "the handshake and the plain question"
 
 
@@ -227,10 +227,10 @@ def test_an_old_connection_is_not_used_again() -> None:
     """A call after a long pause opens a connection, rather than cross the server's goodbye on the old one."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        ask(s)
+        create(s)
         adapter: Any = s._transport.session.get_adapter(server.url)
         (pool,) = {id(pool): pool for pool in adapter._pools.values()}.values()
         pool.pool._stack[-1].idle_since -= 4.1
-        ask(s)
-        ask(s)
+        create(s)
+        create(s)
         assert [sent.connection for sent in server.requests] == [1, 2, 2]

@@ -20,8 +20,15 @@ import requests
 import gpt
 from gpt.models import errors
 from gpt.utils import BackoffStrategy, RetryConfig
-from tests.support.client import COMPLETION, OK, QUICK, ask, make, request, silent_server, text
-from tests.support.http_server import Answer, ScriptedServer, certificate, json_answer, server_context, sse_answer
+from tests.support.client import COMPLETION, OK, QUICK, create, make, request, silent_server, text
+from tests.support.http_server import (
+    ScriptedResponse,
+    ScriptedServer,
+    certificate,
+    json_response,
+    server_context,
+    sse_response,
+)
 from tests.support.proxies import ForwardProxy
 from tests.support.raw_server import RawServer, read_request
 
@@ -94,9 +101,9 @@ def late() -> pytest.RaisesExc[errors.APITimeoutError]:
 
 def call(s: gpt.Gpt, stream: bool) -> None:
     """Make one call to its end."""
-    answer = s.completions.create_completion(request(stream=stream))
-    if answer.completion_stream is not None:
-        answer.completion_stream.collect()
+    response = s.completions.create_completion(request(stream=stream))
+    if response.completion_stream is not None:
+        response.completion_stream.collect()
 
 
 @pytest.mark.parametrize("name", DRIPS)
@@ -136,12 +143,12 @@ def test_it_holds_through_a_tunnel(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("drop", [b"", b"X-A: b\r\n"], ids=["nothing", "headers"])
 def test_it_holds_against_the_proxy_itself(drop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that drips its answer to CONNECT is abandoned, too."""
+    """A proxy that drips its response to CONNECT is abandoned, too."""
     proxy = Dripper(b"HTTP/1.1 200 OK\r\n" if drop else b"", drop)
     with proxy.tcp:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.removesuffix("/v1"))
         with make("https://127.0.0.1:9/v1", deadline=SECONDS) as s, pytest.raises(errors.APITimeoutError):
-            ask(s)
+            create(s)
         proxy.tcp.wait_closed(1)
         assert (proxy.finished, proxy.tcp.connections) == ([], 1)
 
@@ -150,7 +157,7 @@ def test_it_holds_in_the_handshake() -> None:
     """A server that accepts and never shakes hands is abandoned."""
     with silent_server(lambda conn: conn.recv(65536)) as server:
         with make(server.url.replace("http:", "https:"), deadline=SECONDS) as s, late():
-            ask(s)
+            create(s)
         server.wait_closed(1)
 
 
@@ -158,18 +165,18 @@ def test_it_holds_across_retries() -> None:
     """Attempts that each fail quickly end with the deadline, however many retries are left."""
     endless = RetryConfig(backoff=BackoffStrategy(20, 20), max_retries=10**6)
     with ScriptedServer() as server, make(server.url, retry_config=endless, deadline=SECONDS) as s:
-        server.reply(json_answer({"error": "busy"}, 503))
+        server.reply(json_response({"error": "busy"}, 503))
         with pytest.raises((errors.InternalServerError, errors.APITimeoutError)):
-            ask(s)
+            create(s)
         assert 1 < len(server.requests) < 1000
 
 
 def test_no_wait_is_begun_that_would_end_too_late() -> None:
     """When the server asks for a longer wait than is left, its error comes at once, with the wait in it."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
-        server.reply(json_answer({"error": "busy"}, 429, retry_after="60"), OK)
+        server.reply(json_response({"error": "busy"}, 429, retry_after="60"), OK)
         with pytest.raises(errors.RateLimitError) as caught:
-            ask(s)
+            create(s)
         assert (caught.value.retry_after, len(server.requests)) == (60.0, 1)
 
 
@@ -184,7 +191,7 @@ def test_a_late_attempt_is_cut_short() -> None:
             server.stall(conn)
 
     with RawServer(fail_then_stall) as server, make(server.url, deadline=SECONDS) as s, late():
-        ask(s)
+        create(s)
         server.wait_closed(2)
         assert server.connections == 2
 
@@ -194,7 +201,7 @@ def test_the_consumers_own_time_counts(own: bool) -> None:
     """Time that the caller spends between two events is time of the call; what had come is in `.partial`."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, deadline=SECONDS, client=client) as s:
-        server.reply(sse_answer(CHUNK, CHUNK, COMPLETION))
+        server.reply(sse_response(CHUNK, CHUNK, COMPLETION))
         stream = s.completions.stream_completion(request())
         assert next(stream).choices[0].text == "a"
         time.sleep(SECONDS)
@@ -213,36 +220,36 @@ def test_on_the_callers_session_it_holds_between_reads(name: str) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("gzip", [False, True])
-def test_answers_in_time_are_complete(framing: str, gzip: bool) -> None:
+def test_responses_in_time_are_complete(framing: str, gzip: bool) -> None:
     """A call with a deadline that is met is like any other, and gives its connection back."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
-        answer = Answer(200, [("content-type", "application/json")], OK.body, framing, gzip=gzip)  # type: ignore[arg-type]
-        server.reply(answer)
+        response = ScriptedResponse(200, [("content-type", "application/json")], OK.body, framing, gzip=gzip)  # type: ignore[arg-type]
+        server.reply(response)
         for _ in range(3):
-            assert text(ask(s)) == " ok"
-        assert text(ask(s, deadline=None)) == " ok"
+            assert text(create(s)) == " ok"
+        assert text(create(s, deadline=None)) == " ok"
         assert server.connections == (4 if framing == "close" else 1)
 
 
 def test_streams_in_time_are_complete() -> None:
     """Five streams with a deadline take one connection, and the next call without one works on it."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
-        server.reply(*[sse_answer(CHUNK, COMPLETION)] * 5, OK)
+        server.reply(*[sse_response(CHUNK, COMPLETION)] * 5, OK)
         for _ in range(5):
             assert s.completions.stream_completion(request()).collect().choices[0].text == "a ok"
-        assert text(ask(s, deadline=None)) == " ok"
+        assert text(create(s, deadline=None)) == " ok"
         assert server.connections == 1
 
 
 def test_a_call_may_have_a_deadline_of_its_own() -> None:
     """The call's deadline wins, `None` takes the client's away."""
     with dripping("nothing") as server, make(server.url) as s, pytest.raises(errors.APITimeoutError, match="deadline"):
-        ask(s, deadline=SECONDS)
-    with ScriptedServer() as answering, make(answering.url, deadline=1e-9, retry_config=QUICK) as s:
-        answering.reply(OK)
+        create(s, deadline=SECONDS)
+    with ScriptedServer() as responding, make(responding.url, deadline=1e-9, retry_config=QUICK) as s:
+        responding.reply(OK)
         with pytest.raises(errors.APITimeoutError, match="deadline of 1e-09 s"):
-            ask(s)
-        assert text(ask(s, deadline=None)) == " ok"
+            create(s)
+        assert text(create(s, deadline=None)) == " ok"
 
 
 def test_no_thread_or_timer_is_started() -> None:
@@ -259,6 +266,6 @@ def test_no_thread_or_timer_is_started() -> None:
         server = stack.enter_context(ScriptedServer())
         s = stack.enter_context(make(server.url, deadline=30, hooks=[look]))
         server.reply(OK)
-        ask(s)
-        ask(s)
+        create(s)
+        create(s)
     assert all("_serve" in name or "_accept" in name or "_run" in name for name in set().union(*names))

@@ -11,8 +11,8 @@ import pytest
 
 import gpt
 from gpt.models import errors, shared
-from tests.support.client import OK, ask, make, stream_text, text
-from tests.support.http_server import ScriptedServer, sse_answer
+from tests.support.client import OK, create, make, stream_text, text
+from tests.support.http_server import ScriptedServer, sse_response
 from tests.support.proxies import ForwardProxy
 from tests.support.raw_server import RawServer, read_request
 
@@ -28,8 +28,8 @@ def test_http_goes_through_http_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Fo
     """`HTTP_PROXY` carries plain calls and streams; the server sees our headers, the proxy the whole URL."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
-        server.reply(OK, sse_answer({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}))
-        assert (text(ask(s)), stream_text(s)) == (" ok", "a")
+        server.reply(OK, sse_response({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}))
+        assert (text(create(s)), stream_text(s)) == (" ok", "a")
         assert [sent.path for sent in proxy.requests] == [f"{server.url}/completions"] * 2
         assert server.requests[0].header("authorization") == "Bearer k"
 
@@ -41,7 +41,7 @@ def test_https_tunnels_through_https_proxy(monkeypatch: pytest.MonkeyPatch, prox
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", server.ca_file)
         server.reply(OK)
         with make(server.url, security=shared.Security(api_key_auth="hidden")) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
         (sent,) = proxy.requests
         assert (sent.method, sent.path) == ("CONNECT", f"127.0.0.1:{server.port}")
         assert "hidden" not in str(sent)
@@ -53,7 +53,7 @@ def test_a_proxys_user_and_password_reach_the_proxy_only(monkeypatch: pytest.Mon
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://u:p%40@"))
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        ask(s)
+        create(s)
         assert (proxy.requests[0].header("proxy-authorization") or "").startswith("Basic ")
         assert server.requests[0].header("proxy-authorization") is None
 
@@ -65,7 +65,7 @@ def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch, proxy: ForwardPr
     monkeypatch.setenv("NO_PROXY", names)
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
     assert proxy.requests == []
 
 
@@ -76,10 +76,10 @@ def test_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch
         direct = make(server.url)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         through = make(server.url)
-        ask(direct)
+        create(direct)
         assert proxy.requests == []
         monkeypatch.delenv("HTTP_PROXY")
-        ask(through)
+        create(through)
         assert len(proxy.requests) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_refusing_proxy_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> N
             make(server.url) as s,
             pytest.raises(errors.APIConnectionError, match=r"407 Who are you \(at the proxy\)") as caught,
         ):
-            ask(s)
+            create(s)
         assert "hidden" not in f"{caught.value} {caught.value.__cause__!r}"
         assert server.requests == []
 
@@ -108,7 +108,7 @@ def test_a_broken_proxy_url_shows_no_password(monkeypatch: pytest.MonkeyPatch, p
     """Whatever is wrong with a proxy's URL is a typed error without its user and password."""
     monkeypatch.setenv("HTTP_PROXY", f"http://u:{password}@{place}")
     with make("http://127.0.0.1:9/v1") as s, pytest.raises(errors.APIConnectionError) as caught:
-        ask(s)
+        create(s)
     shown = f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert "hid" not in shown
     assert "den@" not in shown
@@ -121,7 +121,7 @@ def test_a_ca_bundle_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> 
         server.reply(OK)
         monkeypatch.setenv(variable, server.ca_file)
         with make(server.url) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
 
 
 def test_an_unknown_certificate_is_refused_once() -> None:
@@ -129,7 +129,7 @@ def test_an_unknown_certificate_is_refused_once() -> None:
     with ScriptedServer(tls=True) as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
         server.reply(OK)
         with pytest.raises(errors.APIConnectionError, match="self-signed certificate") as caught:
-            ask(s)
+            create(s)
         assert f"127.0.0.1:{server.port}" in str(caught.value)
         assert (server.requests, server.connections) == ([], 1)
 
@@ -139,20 +139,20 @@ def test_a_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
     with ScriptedServer(tls=True) as server, make(server.url) as s:
         with pytest.raises(errors.APIConnectionError, match=r"missing\.pem"):
-            ask(s)
+            create(s)
         assert server.connections == 0
 
 
 def test_a_server_without_tls() -> None:
     """An `https` URL of a plain server is one attempt, and a message that says what to change."""
 
-    def answer_plainly(conn: socket.socket, _: int) -> None:
+    def respond_plainly(conn: socket.socket, _: int) -> None:
         conn.recv(5)
         conn.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
-    with RawServer(answer_plainly) as server, make(server.url.replace("http:", "https:")) as s:
+    with RawServer(respond_plainly) as server, make(server.url.replace("http:", "https:")) as s:
         with pytest.raises(errors.APIConnectionError, match="use an http:// URL") as caught:
-            ask(s)
+            create(s)
         assert server.connections == 1
     assert "TLS" in str(caught.value.__cause__)
 
@@ -162,5 +162,5 @@ def test_nothing_in_the_environment_changes() -> None:
     before = dict(os.environ)
     with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
         server.reply(OK)
-        ask(s)
+        create(s)
     assert dict(os.environ) == before

@@ -9,8 +9,8 @@ import requests
 
 from gpt.hooks import Hook, Send
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ask, make, request, stream_text, text
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, OK, create, make, request, stream_text, text
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 
 CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}
 
@@ -40,8 +40,8 @@ def test_order_and_attempts() -> None:
     """The first hook is outermost, and each attempt runs them all."""
     log: list[str] = []
     with ScriptedServer() as server, make(server.url, hooks=[tagging("a", log), tagging("b", log)]) as s:
-        server.reply(json_answer({}, 503), OK)
-        assert ask(s).retries_taken == 1
+        server.reply(json_response({}, 503), OK)
+        assert create(s).retries_taken == 1
     assert log == ["a in", "b in", "b out 503", "a out 503", "a in", "b in", "b out 200", "a out 200"]
 
 
@@ -58,7 +58,7 @@ def test_a_hook_sees_the_request_as_it_goes_out(own: bool) -> None:
     options: dict[str, Any] = {"security": shared.Security(api_key_auth="k"), "client": client}
     with ScriptedServer() as server, make(server.url, hooks=[look], **options) as s:
         server.reply(OK)
-        ask(s, http_headers={"X-A": "b"}, query={"c": "d"})
+        create(s, http_headers={"X-A": "b"}, query={"c": "d"})
         prepared, sent = seen[0], server.requests[0]
     assert (prepared.method, prepared.url) == ("POST", f"{server.url}/completions?c=d")
     assert prepared.headers["authorization"] == "Bearer k"
@@ -77,9 +77,9 @@ def test_a_hook_changes_its_own_copy(own: bool) -> None:
         return send(prepared)
 
     with ScriptedServer() as server, make(server.url, hooks=[sign], client=None if own else requests.Session()) as s:
-        server.reply(json_answer({}, 500), OK)
-        ask(s)
-        ask(s)
+        server.reply(json_response({}, 500), OK)
+        create(s)
+        create(s)
         assert {(sent.header("x-signed"), sent.path) for sent in server.requests} == {
             ("28", "/v1/completions?signed=1")
         }
@@ -96,21 +96,21 @@ def test_a_hook_may_send_to_another_server() -> None:
             return send(prepared)
 
         with make(home.url, hooks=[turn]) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
         assert (home.requests, away.requests[0].path) == ([], "/v1/elsewhere")
 
 
-def test_a_hook_may_answer_without_the_network() -> None:
+def test_a_hook_may_response_without_the_network() -> None:
     """A cache or a test double returns a response of its own, plain, streamed or an error."""
-    answers = iter(
+    responses = iter(
         [answered(), answered(b'{"error": "no"}', 418), answered(b"data: {oops\n\n", content_type="text/event-stream")]
     )
-    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: next(answers)])
-    got = ask(s)
+    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: next(responses)])
+    got = create(s)
     assert text(got) == " ok"
     assert (got.status_code, got.content_type, got.request_id, got.retries_taken) == (200, "application/json", None, 0)
     with pytest.raises(errors.APIStatusError, match="418"):
-        ask(s)
+        create(s)
     with pytest.raises(errors.ResponseValidationError, match="not JSON"):
         stream_text(s)
 
@@ -123,11 +123,11 @@ def test_a_stream_without_the_network() -> None:
     assert stream_text(s) == "ab"
 
 
-def test_a_hooks_answer_is_retried_like_a_servers() -> None:
+def test_a_hooks_response_is_retried_like_a_servers() -> None:
     """A status is a status, whoever made it."""
     statuses = iter([503, 429, 200])
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: answered(status=next(statuses))])
-    assert ask(s).retries_taken == 2
+    assert create(s).retries_taken == 2
 
 
 def test_a_hook_may_send_several_times() -> None:
@@ -138,16 +138,16 @@ def test_a_hook_may_send_several_times() -> None:
         return send(prepared)
 
     with ScriptedServer() as server, make(server.url, hooks=[twice]) as s:
-        server.reply(json_answer({}, 400), OK)
-        assert ask(s).retries_taken == 0
+        server.reply(json_response({}, 400), OK)
+        assert create(s).retries_taken == 0
         assert len(server.requests) == 2
 
 
 def test_streams_pass_through_hooks_unread() -> None:
-    """A hook that only looks at the head of an answer does not hold the stream back."""
+    """A hook that only looks at the head of a response does not hold the stream back."""
     log: list[str] = []
     with ScriptedServer() as server, make(server.url, hooks=[tagging("a", log)]) as s:
-        server.reply(sse_answer(CHUNK))
+        server.reply(sse_response(CHUNK))
         stream = s.completions.stream_completion(request())
         assert log == ["a in", "a out 200"]
         assert [chunk.choices[0].text for chunk in stream] == ["a"]
@@ -164,8 +164,8 @@ def test_a_hook_may_read_the_body(streamed: bool) -> None:
         return response
 
     with ScriptedServer() as server, make(server.url, hooks=[read]) as s:
-        server.reply(sse_answer(CHUNK) if streamed else OK)
-        assert (stream_text(s) if streamed else text(ask(s))) == ("a" if streamed else " ok")
+        server.reply(sse_response(CHUNK) if streamed else OK)
+        assert (stream_text(s) if streamed else text(create(s))) == ("a" if streamed else " ok")
         assert len(bodies[0]) > 10
 
 
@@ -182,7 +182,7 @@ def test_a_hooks_own_exception_passes_unchanged(error: BaseException) -> None:
 
     s = make("http://nowhere.invalid/v1", hooks=[fail])
     with pytest.raises(type(error)) as caught:
-        ask(s)
+        create(s)
     assert caught.value is error
     assert calls == [1]
 
@@ -197,20 +197,20 @@ def test_a_hooks_own_sdk_error_passes_unchanged() -> None:
         raise mine
 
     with pytest.raises(errors.APIConnectionError, match="circuit open") as caught:
-        ask(make("http://nowhere.invalid/v1", hooks=[fail]))
+        create(make("http://nowhere.invalid/v1", hooks=[fail]))
     assert caught.value is mine
     assert calls == [1]
 
 
 def test_a_hook_sees_our_errors_and_may_swallow_them() -> None:
-    """A failed `send` raises our class inside the hook, which may answer instead."""
+    """A failed `send` raises our class inside the hook, which may respond instead."""
 
     def fall_back(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
         with pytest.raises(errors.APIConnectionError, match="no response from"):
             send(prepared)
         return answered()
 
-    assert text(ask(make("http://127.0.0.1:9/v1", hooks=[fall_back]))) == " ok"
+    assert text(create(make("http://127.0.0.1:9/v1", hooks=[fall_back]))) == " ok"
 
 
 @pytest.mark.parametrize("wrong", [None, "text", COMPLETION, 200])
@@ -221,7 +221,7 @@ def test_a_hook_that_returns_something_else(wrong: Any) -> None:
         return wrong  # type: ignore[no-any-return]
 
     with pytest.raises(TypeError, match=f"hook forgetful: expected a requests.Response .* got {type(wrong).__name__}"):
-        ask(make("http://nowhere.invalid/v1", hooks=[forgetful]))
+        create(make("http://nowhere.invalid/v1", hooks=[forgetful]))
 
 
 def test_an_object_as_a_hook() -> None:
@@ -238,25 +238,25 @@ def test_an_object_as_a_hook() -> None:
     hook = Counting()
     with ScriptedServer() as server, make(server.url, hooks=(each for each in [hook])) as s:
         server.reply(OK)
-        ask(s)
-        ask(s)
+        create(s)
+        create(s)
         assert s.sdk_configuration.hooks == (hook,)
     assert hook.calls == 2
 
 
-def test_unfinished_answers_of_a_hook() -> None:
+def test_unfinished_responses_of_a_hook() -> None:
     """A response without a status is the hook's mistake and named; one without a body is a typed error."""
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: requests.Response()])
     with pytest.raises(TypeError, match="hook <lambda>: the response that it returned has no status_code"):
-        ask(s)
+        create(s)
     for status in (200, 400):
         s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send, status=status: answered(b"", status)])
         with pytest.raises(errors.SDKError):
-            ask(s)
+            create(s)
 
 
-def test_a_hooks_answer_has_the_same_limits() -> None:
-    """An answer without a network is bounded by `max_response_bytes` in streams, too."""
+def test_a_hooks_response_has_the_same_limits() -> None:
+    """A response without a network is bounded by `max_response_bytes` in streams, too."""
     body = b": " + b"x" * 5000 + b"\n\ndata: [DONE]\n\n"
     hook = [lambda prepared, send: answered(body, 200, "text/event-stream")]
     with pytest.raises(errors.ResponseValidationError, match="larger than 1000 bytes"):

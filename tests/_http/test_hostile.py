@@ -1,4 +1,4 @@
-"""Answers that try to hurt: each ends in a typed error, at once, in bounded memory."""
+"""Responses that try to hurt: each ends in a typed error, at once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import requests
 
 import gpt
 from gpt.models import errors
-from tests.support.client import COMPLETION, OK, ONCE, ask, make, request, text
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, OK, ONCE, create, make, request, text
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -26,12 +26,12 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 MEGABYTE = 1 << 20
 LIMIT = 4 * MEGABYTE
 BOUND = 8 * LIMIT
-"""How much memory one call may take on the way to an error, with an answer limit of `LIMIT`."""
+"""How much memory one call may take on the way to an error, with a response limit of `LIMIT`."""
 
 
 @contextmanager
 def sending(*pieces: bytes, repeat: int = 1, then: bytes = b"") -> Iterator[RawServer]:
-    """Run a server that answers with a head, `pieces` over and over, and an end, as long as the client listens."""
+    """Run a server that responds with a head, `pieces` over and over, and an end, as long as the client listens."""
 
     def serve(conn: socket.socket, _: int) -> None:
         read_request(conn)
@@ -48,9 +48,9 @@ def sending(*pieces: bytes, repeat: int = 1, then: bytes = b"") -> Iterator[RawS
 
 def call(s: gpt.Gpt, stream: bool = False) -> None:
     """Make one call to its end."""
-    answer = s.completions.create_completion(request(stream=stream), retries=ONCE, timeout=5)
-    if answer.completion_stream is not None:
-        answer.completion_stream.collect()
+    response = s.completions.create_completion(request(stream=stream), retries=ONCE, timeout=5)
+    if response.completion_stream is not None:
+        response.completion_stream.collect()
 
 
 def peak_of(do: Callable[[], object]) -> int:
@@ -105,7 +105,7 @@ BROKEN: dict[str, tuple[bytes, ...]] = {
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_answers(name: str, own: bool) -> None:
+def test_broken_responses(name: str, own: bool) -> None:
     """Whatever comes back, a person gets a short message with the host, of one of our classes."""
     with sending(*BROKEN[name]) as server, make(server.url, client=None if own else requests.Session()) as s:
         with pytest.raises(errors.SDKError, match=f"127.0.0.1:{server.port}") as caught:
@@ -154,9 +154,9 @@ ERRORS: dict[str, bytes] = {
 def test_hostile_error_bodies(name: str, status: int) -> None:
     """Whatever an error's body is, the status picks the class and the message stays short."""
     with ScriptedServer() as server, make(server.url, retry_config=ONCE) as s:
-        server.reply(json_answer(ERRORS[name], status))
+        server.reply(json_response(ERRORS[name], status))
         with pytest.raises(errors.APIStatusError) as caught:
-            ask(s)
+            create(s)
         assert caught.value.status_code == status
         assert len(str(caught.value)) < 1000
 
@@ -182,7 +182,7 @@ FLOODS: dict[str, tuple[bytes, bytes, bytes]] = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods_end_at_the_limit(name: str) -> None:
-    """An endless answer is cut off at `max_response_bytes`, in plain and stream, and memory stays near the limit."""
+    """An endless response is cut off at `max_response_bytes`, in plain and stream, and memory stays near the limit."""
     head, start, piece = FLOODS[name]
     with sending(head + start, piece, repeat=1024) as server, make(server.url, max_response_bytes=LIMIT) as s:
 
@@ -224,22 +224,26 @@ def test_a_gzip_bomb(kind: str, layers: int) -> None:
 
 
 def test_the_limit_is_on_what_is_unpacked() -> None:
-    """An answer of exactly the limit is read, one byte more is not, compressed or not."""
+    """A response of exactly the limit is read, one byte more is not, compressed or not."""
     size = len(OK.body)
     headers = [("content-type", "application/json")]
     with ScriptedServer() as server:
-        for answer in (OK, Answer(200, headers, OK.body, "chunked"), Answer(200, headers, OK.body, gzip=True)):
-            server.reply(answer, answer)
-            assert text(ask(make(server.url, max_response_bytes=size))) == " ok"
+        for response in (
+            OK,
+            ScriptedResponse(200, headers, OK.body, "chunked"),
+            ScriptedResponse(200, headers, OK.body, gzip=True),
+        ):
+            server.reply(response, response)
+            assert text(create(make(server.url, max_response_bytes=size))) == " ok"
             with pytest.raises(errors.ResponseTooLargeError, match=f"larger than {size - 1} bytes"):
-                ask(make(server.url, max_response_bytes=size - 1))
+                create(make(server.url, max_response_bytes=size - 1))
 
 
 def test_a_stream_that_grows_too_large_keeps_what_came() -> None:
     """The error of a stream over the limit has `.partial`."""
     chunk = {"choices": [{"text": "a" * 1000, "index": 0, "finish_reason": None}]}
     with ScriptedServer() as server, make(server.url, max_response_bytes=3500) as s:
-        server.reply(sse_answer(*[chunk] * 100))
+        server.reply(sse_response(*[chunk] * 100))
         with pytest.raises(errors.ResponseTooLargeError, match="larger than 3500 bytes") as caught:
             call(s, stream=True)
         assert caught.value.partial is not None
@@ -249,15 +253,15 @@ def test_a_stream_that_grows_too_large_keeps_what_came() -> None:
 def test_keep_alive_lines_before_json_are_no_harm() -> None:
     """Blank lines before the JSON, for ever so long, are skipped."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(b"\n" * 100_000 + OK.body))
-        assert text(ask(s)) == " ok"
+        server.reply(json_response(b"\n" * 100_000 + OK.body))
+        assert text(create(s)) == " ok"
 
 
 def test_a_client_survives_all_of_it() -> None:
-    """After a broken answer the same client works on."""
+    """After a broken response the same client works on."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(b"\xff"), json_answer(OK.body, cut=True), OK)
+        server.reply(json_response(b"\xff"), json_response(OK.body, cut=True), OK)
         for _ in range(2):
             with suppress(errors.SDKError):
-                ask(s)
-        assert text(ask(s)) == " ok"
+                create(s)
+        assert text(create(s)) == " ok"

@@ -16,15 +16,15 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from gpt.models import errors
-from tests.support.client import COMPLETION, OK, ask, chunk, make, request, text
+from tests.support.client import COMPLETION, OK, chunk, create, make, request, text
 from tests.support.echo_server import Stress, echo, wrong
 from tests.support.http_server import (
     Received,
     ScriptedServer,
     certificate,
-    json_answer,
+    json_response,
     server_context,
-    sse_answer,
+    sse_response,
 )
 from tests.support.raw_server import RawServer, read_request
 
@@ -174,11 +174,13 @@ def test_a_blocking_pool_gets_every_connection_back() -> None:
     """A caller's pool of one connection that blocks is never starved: not by closed, dropped or failed responses."""
     session = requests.Session()
     session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=True))
-    failed = json_answer({"error": {"message": "no"}}, 400)
-    unfinished = sse_answer(chunk("a"), chunk("b"), cut=True)
+    failed = json_response({"error": {"message": "no"}}, 400)
+    unfinished = sse_response(chunk("a"), chunk("b"), cut=True)
     with ScriptedServer() as server, make(server.url, client=session, timeout=20) as s:
         for _ in range(5):
-            server.reply(sse_answer(chunk("a"), COMPLETION), sse_answer(chunk("a"), COMPLETION), failed, unfinished, OK)
+            server.reply(
+                sse_response(chunk("a"), COMPLETION), sse_response(chunk("a"), COMPLETION), failed, unfinished, OK
+            )
             closed, dropped = s.completions.stream_completion(request()), None
             next(closed)
             closed.close()
@@ -186,10 +188,10 @@ def test_a_blocking_pool_gets_every_connection_back() -> None:
             next(dropped)
             del dropped
             with pytest.raises(errors.BadRequestError):
-                ask(s)
+                create(s)
             with pytest.raises(errors.StreamInterruptedError):
                 s.completions.stream_completion(request()).collect()
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
 
 
 def test_a_stream_dropped_in_a_cycle_ends_the_connection() -> None:
@@ -211,7 +213,7 @@ def test_close_in_a_forked_child_touches_no_lock() -> None:
     """A child that closes, drops and reads its parent's stream ends, though a thread held the stream's lock."""
     with ScriptedServer() as server, make(server.url) as s:
         gate = threading.Event()
-        server.reply(sse_answer(chunk("a"), gate, COMPLETION))
+        server.reply(sse_response(chunk("a"), gate, COMPLETION))
         stream: Any = s.completions.stream_completion(request())
         next(stream)
         lease = stream._abort.__self__.lease
@@ -273,7 +275,7 @@ DOUBTFUL = {
 def test_a_response_whose_length_is_in_doubt_costs_the_connection(head: bytes, own: bool) -> None:
     """A length that two readers may read differently is believed once and the connection closed."""
     with RawServer(framed(head)) as server, make(server.url, client=None if own else requests.Session()) as s:
-        assert text(ask(s)) == text(ask(s)) == "first"
+        assert text(create(s)) == text(create(s)) == "first"
         assert server.connections == 2
 
 
@@ -284,7 +286,7 @@ def test_length_and_chunks_together_cost_the_connection(own: bool) -> None:
     head = b"200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked"
     server = RawServer(framed(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)))
     with server, make(server.url, client=None if own else requests.Session()) as s:
-        assert text(ask(s)) == text(ask(s)) == "first"
+        assert text(create(s)) == text(create(s)) == "first"
         assert server.connections == 2
 
 
@@ -294,7 +296,7 @@ def test_bytes_after_a_response_cost_the_connection(own: bool) -> None:
     body = BODY % b"first"
     server = RawServer(framed(b"200 OK\r\nContent-Length: %d" % len(body), body + b"HTTP/1.1 200 OK\r\n"))
     with server, make(server.url, client=None if own else requests.Session()) as s:
-        assert text(ask(s)) == text(ask(s)) == "first"
+        assert text(create(s)) == text(create(s)) == "first"
         assert server.connections == 2
 
 
@@ -318,7 +320,7 @@ def test_interim_responses_are_skipped(status: int, deadline: float | None) -> N
     """Interim responses of every kind are no response; each call gets its own final one, on one connection."""
     heads = b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status * 3
     with RawServer(interim(heads)) as server, make(server.url, deadline=deadline) as s:
-        assert [text(ask(s)) for _ in range(3)] == ["1", "2", "3"]
+        assert [text(create(s)) for _ in range(3)] == ["1", "2", "3"]
         assert server.connections == 1
 
 
@@ -328,7 +330,7 @@ def test_an_interim_response_costs_the_connection_of_a_callers_session() -> None
     with RawServer(interim(heads)) as server, make(server.url, client=requests.Session()) as s:
         for _ in range(3):
             with pytest.raises(Exception, match="103"):
-                ask(s)
+                create(s)
         assert server.connections == 3
 
 
@@ -336,18 +338,18 @@ def test_a_flood_of_interim_responses_ends() -> None:
     """More than a hundred interim responses are an error, without any deadline."""
     heads = b"HTTP/1.1 102 Processing\r\n\r\n" * 1000
     with RawServer(interim(heads)) as server, make(server.url) as s, pytest.raises(Exception, match="100 interim"):
-        ask(s)
+        create(s)
 
 
 def test_many_calls_share_few_connections() -> None:
     """A sound response returns its connection, whatever frames it."""
 
-    def answer(sent: Received) -> Any:
+    def response(sent: Received) -> Any:
         number = sent.json()["prompt"]
-        return json_answer(COMPLETION, framing="chunked" if number == "1" else "length")
+        return json_response(COMPLETION, framing="chunked" if number == "1" else "length")
 
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(answer)
+        server.respond_with(response)
         for number in range(6):
             s.completions.create_completion(request(prompt=str(number % 2)))
         assert server.connections == 1

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from gpt.models import errors, shared
-from tests.support.client import OK, ask, make, silent_server, stream_text
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import OK, create, make, silent_server, stream_text
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 
 LINE = re.compile(r"POST http://127\.0\.0\.1:\d+/v1/completions (\S+) in \d+ ms \(request id (\S+), attempt (\d+)\)")
 
@@ -25,8 +25,8 @@ def test_one_line_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
     """INFO has method, host and path, status, time, request id and number of each attempt, and the wait between."""
     caplog.set_level(logging.INFO)
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer({}, 503, x_request_id="req-1"), json_answer(OK.body, x_request_id="req-2"))
-        ask(s)
+        server.reply(json_response({}, 503, x_request_id="req-1"), json_response(OK.body, x_request_id="req-2"))
+        create(s)
     first, between, second = ours(caplog)
     assert LINE.fullmatch(first).groups() == ("503", "req-1", "1")  # type: ignore[union-attr]
     assert LINE.fullmatch(second).groups() == ("200", "req-2", "2")  # type: ignore[union-attr]
@@ -37,8 +37,8 @@ def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
     """DEBUG has the number of bytes sent and announced."""
     caplog.set_level(logging.DEBUG, "gpt")
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(OK, sse_answer({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}))
-        ask(s)
+        server.reply(OK, sse_response({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}]}))
+        create(s)
         stream_text(s)
         sent = [len(received.body) for received in server.requests]
     assert ours(caplog, logging.DEBUG) == [
@@ -47,16 +47,16 @@ def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_attempts_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+def test_attempts_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
     """A failed attempt's line names the class of its error; one that the deadline ended has its line, too."""
     caplog.set_level(logging.INFO, "gpt")
     with silent_server() as server, make(server.url, timeout=0.05) as s:
         for options in ({}, {"deadline": 0.05}):
             with pytest.raises(errors.APITimeoutError):
-                ask(s, **options)
+                create(s, **options)
         server.refuse()
         with pytest.raises(errors.APIConnectionError):
-            ask(s)
+            create(s)
     outcomes = [match.group(1) for line in ours(caplog) if (match := LINE.fullmatch(line))]
     assert outcomes == ["APITimeoutError"] * 2 + ["APIConnectionError"] * 3
 
@@ -65,9 +65,9 @@ def test_nothing_above_info(caplog: pytest.LogCaptureFixture) -> None:
     """Failures are raised, not shouted: no warning and no error is logged by us."""
     caplog.set_level(logging.WARNING)
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer({}, 500))
+        server.reply(json_response({}, 500))
         with pytest.raises(errors.InternalServerError):
-            ask(s)
+            create(s)
     assert [record for record in caplog.records if record.name.startswith("gpt")] == []
 
 
@@ -77,8 +77,8 @@ def test_url_parts_that_may_be_secret_are_left_out(caplog: pytest.LogCaptureFixt
     with ScriptedServer() as server:
         url = server.url.replace("://", "://me:hidden@") + "?key=hidden"
         with make(url, security=shared.Security(api_key_auth="hidden"), http_headers={"X-A": "hidden"}) as s:
-            server.reply(json_answer({"error": "hidden"}, 500), OK)
-            ask(s, query={"more": "hidden"})
+            server.reply(json_response({"error": "hidden"}, 500), OK)
+            create(s, query={"more": "hidden"})
     lines = [f"{record.getMessage()} {record.args} {record.msg}" for record in caplog.records if record.name == "gpt"]
     assert len(lines) == 5
     assert "hidden" not in "".join(lines)

@@ -21,7 +21,7 @@ import requests
 import gpt
 from gpt.models import errors, operations, shared
 from tests.support.client import COMPLETION, OK, QUICK, make, silent_server
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request, reset
 
 KEY, HEADER, QUERY, USERINFO, PROMPT, EXTRA, PROXY, CALL = (
@@ -87,34 +87,34 @@ def serve_reset(conn: socket.socket, _: int) -> None:
 
 
 def serve_garbage(conn: socket.socket, _: int) -> None:
-    """Answer with what is not HTTP."""
+    """Respond with what is not HTTP."""
     read_request(conn)
     conn.sendall(b"SSH-2.0\r\n")
 
 
 def serve_long_line(conn: socket.socket, _: int) -> None:
-    """Answer with a header that is too long."""
+    """Respond with a header that is too long."""
     read_request(conn)
     conn.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n")
 
 
-ANSWERS: dict[str, Answer] = {
-    "400": json_answer({"error": {"message": "bad", "param": "p"}}, 400),
-    "401 that repeats the key": json_answer({"error": {"message": f"Incorrect API key provided: {KEY}"}}, 401),
-    "403 that repeats a header": json_answer({"error": f"your token {HEADER} is bad"}, 403),
-    "429": json_answer({}, 429, retry_after="0.001"),
-    "500 as HTML": Answer(500, [("content-type", "text/html")], b"<title>down</title>"),
-    "redirect": Answer(307, [("location", f"http://me:{USERINFO}@127.0.0.1:1/v1?key={QUERY}")]),
-    "cookie": Answer(400, [("set-cookie", f"sid={HEADER}")]),
-    "not JSON": json_answer(b"<html>"),
-    "chat": json_answer({"choices": [{"message": {}}]}),
-    "error in a 200": json_answer({"error": {"message": "inside", "code": 502}}),
-    "cut": json_answer(COMPLETION, cut=True),
-    "bad gzip": Answer(200, [("content-encoding", "gzip")], b"nope"),
-    "bad stream": sse_answer(CHUNK, b"data: {oops\n\n"),
-    "cut stream": sse_answer(CHUNK, cut=True),
-    "stream with an error": sse_answer(CHUNK, {"error": {"message": "inside"}}),
-    "stream without an end": sse_answer(CHUNK, done=False),
+RESPONSES: dict[str, ScriptedResponse] = {
+    "400": json_response({"error": {"message": "bad", "param": "p"}}, 400),
+    "401 that repeats the key": json_response({"error": {"message": f"Incorrect API key provided: {KEY}"}}, 401),
+    "403 that repeats a header": json_response({"error": f"your token {HEADER} is bad"}, 403),
+    "429": json_response({}, 429, retry_after="0.001"),
+    "500 as HTML": ScriptedResponse(500, [("content-type", "text/html")], b"<title>down</title>"),
+    "redirect": ScriptedResponse(307, [("location", f"http://me:{USERINFO}@127.0.0.1:1/v1?key={QUERY}")]),
+    "cookie": ScriptedResponse(400, [("set-cookie", f"sid={HEADER}")]),
+    "not JSON": json_response(b"<html>"),
+    "chat": json_response({"choices": [{"message": {}}]}),
+    "error in a 200": json_response({"error": {"message": "inside", "code": 502}}),
+    "cut": json_response(COMPLETION, cut=True),
+    "bad gzip": ScriptedResponse(200, [("content-encoding", "gzip")], b"nope"),
+    "bad stream": sse_response(CHUNK, b"data: {oops\n\n"),
+    "cut stream": sse_response(CHUNK, cut=True),
+    "stream with an error": sse_response(CHUNK, {"error": {"message": "inside"}}),
+    "stream without an end": sse_response(CHUNK, done=False),
 }
 SERVERS: dict[str, Callable[[], RawServer]] = {
     "reset": lambda: RawServer(serve_reset),
@@ -131,9 +131,9 @@ def secretive(url: str, **options: Any) -> gpt.Gpt:
     return make(url, **{**settings, **options})
 
 
-def _finish(answer: operations.CreateCompletionResponse) -> None:
-    assert answer.completion_stream is not None
-    answer.completion_stream.collect()
+def _finish(response: operations.CreateCompletionResponse) -> None:
+    assert response.completion_stream is not None
+    response.completion_stream.collect()
 
 
 def failing_call(s: gpt.Gpt, stream: bool) -> BaseException:
@@ -147,7 +147,7 @@ def failing_call(s: gpt.Gpt, stream: bool) -> BaseException:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
-@pytest.mark.parametrize("name", [*ANSWERS, *SERVERS, "refused"])
+@pytest.mark.parametrize("name", [*RESPONSES, *SERVERS, "refused"])
 def test_failures_show_nothing(name: str, own: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Error, causes, traceback, pickle and our log of every kind of failure are free of secrets."""
     caplog.set_level(logging.DEBUG)
@@ -158,12 +158,12 @@ def test_failures_show_nothing(name: str, own: bool, caplog: pytest.LogCaptureFi
                 server.refuse()
         else:
             server = stack.enter_context(ScriptedServer())
-            server.reply(ANSWERS[name])
+            server.reply(RESPONSES[name])
         session = None if own else stack.enter_context(requests.Session())
         s = stack.enter_context(secretive(server.url, client=session))
         error = failing_call(s, stream="stream" in name)
     # What a server sends back is in `.body`, as received, and so in the pickle; here it repeats a secret of ours.
-    repeated = [secret for secret in SECRETS if secret.encode() in ANSWERS.get(name, OK).body]
+    repeated = [secret for secret in SECRETS if secret.encode() in RESPONSES.get(name, OK).body]
     told = said_by(error)
     assert [secret for secret in leaks(told) if secret not in repeated] == []
     assert leaks(f"{error} {error!r}") == []
@@ -197,11 +197,11 @@ def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Client, configuration, wrapper, stream and request id of a good call are free of secrets but for the models."""
     caplog.set_level(logging.DEBUG)
     with ScriptedServer() as server, secretive(server.url) as s:
-        server.reply(json_answer({}, 503), OK, sse_answer(COMPLETION))
+        server.reply(json_response({}, 503), OK, sse_response(COMPLETION))
         plain = shared.CreateCompletionRequest(model="m", prompt=PROMPT)
-        answer = s.completions.create_completion(plain)
+        response = s.completions.create_completion(plain)
         stream = s.completions.stream_completion(plain)
-        shown = f"{[s, s.sdk_configuration, s.completions, s._transport, answer, stream]} {pickle.dumps(answer)!r}"
+        shown = f"{[s, s.sdk_configuration, s.completions, s._transport, response, stream]} {pickle.dumps(response)!r}"
         stream.collect()
     assert leaks(shown) == []
     assert leaks(everything_said(caplog.records)) == []
@@ -210,7 +210,7 @@ def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_captured_traceback_shows_no_key() -> None:
     """Tools that print the locals of our frames show no key, header or query."""
     with ScriptedServer() as server, secretive(server.url) as s:
-        server.reply(json_answer({}, 400))
+        server.reply(json_response({}, 400))
         error = failing_call(s, stream=False)
     summary = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), capture_locals=True)
     inside = [frame for frame in summary if "/gpt/" in frame.filename]

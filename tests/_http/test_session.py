@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import COMPLETION, OK, ask, make, text
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.client import COMPLETION, OK, create, make, text
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.raw_server import RawServer, read_request
 
 MOST_POOLS = 64 + 32
 """What urllib3's manager keeps, and what our table of URLs may hold beside it."""
 
-many_addresses = pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers on all of 127.0.0.0/8")
+many_addresses = pytest.mark.skipif(sys.platform != "linux", reason="only Linux responds on all of 127.0.0.0/8")
 
 
 class Everywhere:
@@ -41,11 +41,11 @@ class Everywhere:
 
 @many_addresses
 def test_session_of_many_hosts_keeps_a_bounded_number_of_connections() -> None:
-    """A client that meets 200 hosts keeps the connections of the latest only, and each host answers for itself."""
+    """A client that meets 200 hosts keeps the connections of the latest only, and each host responds for itself."""
     everywhere = Everywhere()
     with everywhere.server as server, make(everywhere.url(0)) as s:
         for number in [*range(200), *range(200)]:
-            assert text(ask(s, server_url=everywhere.url(number))) == everywhere.address(number)
+            assert text(create(s, server_url=everywhere.url(number))) == everywhere.address(number)
         server.wait_for(lambda: server.open_connections <= MOST_POOLS, f"{server.open_connections} are open")
 
 
@@ -56,7 +56,7 @@ def test_session_with_evicted_pools_gives_each_thread_its_own_response() -> None
     with everywhere.server, make(everywhere.url(0)) as s:
 
         def call(number: int) -> bool:
-            return text(ask(s, server_url=everywhere.url(number % 150))) == everywhere.address(number % 150)
+            return text(create(s, server_url=everywhere.url(number % 150))) == everywhere.address(number % 150)
 
         with ThreadPoolExecutor(8) as threads:
             assert all(threads.map(call, range(900)))
@@ -66,34 +66,34 @@ def test_session_closed_while_calls_run_disturbs_none() -> None:
     """Calls in flight when the client is closed end well, later ones too, and their connections are not kept."""
     arrived, gate = threading.Barrier(9), threading.Event()
 
-    def hold(_: Received) -> Answer:
+    def hold(_: Received) -> ScriptedResponse:
         arrived.wait(10)
         gate.wait(10)
         return OK
 
     with ScriptedServer() as server, make(server.url) as s, ThreadPoolExecutor(8) as threads:
-        server.answer_with(hold)
-        calls = [threads.submit(ask, s) for _ in range(8)]
+        server.respond_with(hold)
+        calls = [threads.submit(create, s) for _ in range(8)]
         arrived.wait(10)
         s.close()
         gate.set()
         assert [text(call.result()) for call in calls] == [" ok"] * 8
         server.wait_open(0)
-        server.answer_with(lambda _: OK)
-        assert [text(ask(s)) for _ in range(2)] == [" ok"] * 2
+        server.respond_with(lambda _: OK)
+        assert [text(create(s)) for _ in range(2)] == [" ok"] * 2
         assert server.connections == 9
 
 
 def test_session_url_with_a_query_of_its_own_is_sent_as_it_is() -> None:
     """Requests to one host that differ in their path or query share its connection and keep their own address."""
 
-    def path_of(sent: Received) -> Answer:
+    def path_of(sent: Received) -> ScriptedResponse:
         choice: dict[str, Any] = {**COMPLETION["choices"][0], "text": sent.path}
-        return json_answer({**COMPLETION, "choices": [choice]})
+        return json_response({**COMPLETION, "choices": [choice]})
 
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(path_of)
+        server.respond_with(path_of)
         for number in range(70):
-            assert text(ask(s, query={"n": number})) == f"/v1/completions?n={number}"
-        assert text(ask(s)) == "/v1/completions"
+            assert text(create(s, query={"n": number})) == f"/v1/completions?n={number}"
+        assert text(create(s)) == "/v1/completions"
         assert server.connections == 1

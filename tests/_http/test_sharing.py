@@ -15,17 +15,17 @@ import requests
 
 import gpt
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ask, make, request, stream_text, text
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, OK, create, make, request, stream_text, text
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
-def echo(sent: Received) -> Answer:
-    """Answer with the prompt, so that a mixed-up answer is seen."""
+def echo(sent: Received) -> ScriptedResponse:
+    """Respond with the prompt, so that a mixed-up response is seen."""
     body = sent.json()
     chunk = {**COMPLETION, "choices": [{"text": body["prompt"], "index": 0, "finish_reason": "stop"}]}
-    return sse_answer(chunk) if body.get("stream") else json_answer(chunk)
+    return sse_response(chunk) if body.get("stream") else json_response(chunk)
 
 
 def echoed(s: gpt.Gpt, prompt: str, stream: bool) -> str:
@@ -36,9 +36,9 @@ def echoed(s: gpt.Gpt, prompt: str, stream: bool) -> str:
 
 
 def test_threads_share_a_client() -> None:
-    """Sixteen threads, plain and streamed, get their own answers over no more connections than threads."""
+    """Sixteen threads, plain and streamed, get their own responses over no more connections than threads."""
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
-        server.answer_with(echo)
+        server.respond_with(echo)
         prompts = [f"prompt {number}" for number in range(400)]
         with ThreadPoolExecutor(16) as pool:
             got = list(pool.map(lambda prompt: echoed(s, prompt, prompt.endswith("3")), prompts))
@@ -50,7 +50,7 @@ def test_threads_share_a_client() -> None:
 def test_call_options_stay_with_their_call() -> None:
     """Headers, queries and deadlines of one thread's calls do not show in another's."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(echo)
+        server.respond_with(echo)
 
         def one(number: int) -> None:
             options: Any = {"http_headers": {"X-N": str(number)}, "query": {"n": number}} if number % 2 else {}
@@ -72,21 +72,21 @@ def test_the_pool_is_as_wide_as_its_users() -> None:
     gate = threading.Barrier(width)
     with ScriptedServer() as server, make(server.url) as s:
 
-        def together(_: Received) -> Answer:
+        def together(_: Received) -> ScriptedResponse:
             gate.wait(60)
             return OK
 
-        server.answer_with(together)
+        server.respond_with(together)
         with ThreadPoolExecutor(width) as pool:
             for _ in range(2):
-                assert {text(each) for each in pool.map(lambda _: ask(s), range(width))} == {" ok"}
+                assert {text(each) for each in pool.map(lambda _: create(s), range(width))} == {" ok"}
         assert server.connections == width
 
 
 def test_a_session_of_the_callers_is_shared_too() -> None:
-    """Threads on a client with the caller's session get their own answers."""
+    """Threads on a client with the caller's session get their own responses."""
     with ScriptedServer() as server, requests.Session() as session, make(server.url, client=session) as s:
-        server.answer_with(echo)
+        server.respond_with(echo)
         prompts = [f"prompt {number}" for number in range(100)]
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(lambda prompt: echoed(s, prompt, False), prompts)) == prompts
@@ -109,7 +109,7 @@ def in_child(work: threading.Thread) -> int:
 def test_after_a_fork_each_side_has_its_own_connections() -> None:
     """The child opens connections of its own, and the parent's go on as if nothing had happened."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(echo)
+        server.respond_with(echo)
         assert echoed(s, "parent 1", False) == "parent 1"
 
         def child() -> None:
@@ -131,7 +131,7 @@ def test_a_running_stream_survives_a_fork() -> None:
     gate = threading.Event()
     chunk = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk, gate, COMPLETION))
+        server.reply(sse_response(chunk, gate, COMPLETION))
         held = [s.completions.stream_completion(request())]
         assert next(held[0]).choices[0].text == "a"
 
@@ -163,7 +163,7 @@ def test_clients_leave_nothing_behind(closed: bool) -> None:
 
         def use() -> None:
             s = make(server.url, security=shared.Security(api_key_auth="k"))
-            ask(s)
+            create(s)
             if closed:
                 s.close()
 
@@ -176,16 +176,16 @@ def test_clients_leave_nothing_behind(closed: bool) -> None:
 def test_calls_leave_nothing_behind() -> None:
     """Calls, streams and failures of one client do not pile up objects either."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(lambda sent: json_answer({}, 400) if sent.header("x-fail") else echo(sent))
+        server.respond_with(lambda sent: json_response({}, 400) if sent.header("x-fail") else echo(sent))
 
         def use() -> None:
-            ask(s, query={"q": "1"})
+            create(s, query={"q": "1"})
             stream_text(s)
             s.completions.stream_completion(request(), deadline=60).collect()
             with s.completions.stream_completion(request()) as stream:
                 next(stream)
             with pytest.raises(errors.BadRequestError):
-                ask(s, http_headers={"X-Fail": "1"})
+                create(s, http_headers={"X-Fail": "1"})
 
         before = objects_after(use, 10)
         after = objects_after(use, 40)
@@ -194,7 +194,7 @@ def test_calls_leave_nothing_behind() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
 def test_an_interrupted_call_does_not_spoil_the_next() -> None:
-    """After Ctrl-C in the middle of an answer, the rest of it is not taken for the next one."""
+    """After Ctrl-C in the middle of a response, the rest of it is not taken for the next one."""
     gate = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -202,14 +202,14 @@ def test_an_interrupted_call_does_not_spoil_the_next() -> None:
 
     half: list[bytes | threading.Event] = [OK.body[:10], gate, OK.body[10:]]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(200, [("content-type", "application/json")], chunks=half, framing="chunked"), OK)
+        server.reply(ScriptedResponse(200, [("content-type", "application/json")], chunks=half, framing="chunked"), OK)
         before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         try:
             with pytest.raises(KeyboardInterrupt):
-                ask(s)
+                create(s)
         finally:
             signal.signal(signal.SIGALRM, before)
         gate.set()
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         assert [sent.connection for sent in server.requests] == [1, 2]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gpt._core.deadline import Deadline, parse_timeout
 from gpt.models import errors
-from tests.support.client import COMPLETION, OK, ONCE, ask, make, request, silent_server, text
-from tests.support.http_server import Answer, ScriptedServer, sse_answer
+from tests.support.client import COMPLETION, OK, ONCE, create, make, request, silent_server, text
+from tests.support.http_server import ScriptedResponse, ScriptedServer, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
@@ -43,11 +43,11 @@ def full() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_late_answer(silent: RawServer, own: bool) -> None:
+def test_a_late_response(silent: RawServer, own: bool) -> None:
     """A server that takes longer than the read timeout is an APITimeoutError that names it and the option."""
     client = None if own else requests.Session()
     with make(silent.url, timeout=(5, 0.1), client=client) as s, pytest.raises(errors.APITimeoutError) as caught:
-        ask(s)
+        create(s)
     assert str(caught.value).startswith(f"reading the response of 127.0.0.1:{silent.port} took too long")
     assert str(caught.value).endswith("see timeout=")
     assert isinstance(caught.value, errors.APIConnectionError)
@@ -60,20 +60,20 @@ def test_connecting_takes_too_long(full: str, own: bool) -> None:
     client = None if own else requests.Session()
     s = make(full, timeout=(0.1, 5), client=client, retry_config=ONCE)
     with pytest.raises(errors.APITimeoutError, match=r"connecting to 127\.0\.0\.1:\d+ took too long") as caught:
-        ask(s)
+        create(s)
     assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
 
 
 def test_a_call_may_have_a_timeout_of_its_own(silent: RawServer) -> None:
     """The call's timeout wins over the client's, for that call."""
     with make(silent.url, timeout=30) as s, pytest.raises(errors.APITimeoutError):
-        ask(s, timeout=0.1)
+        create(s, timeout=0.1)
 
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_a_body_that_stops(framing: str, own: bool) -> None:
-    """A body that is not continued in time is an APITimeoutError with the answer's status, under any framing."""
+    """A body that is not continued in time is an APITimeoutError with the response's status, under any framing."""
     head = {"length": b"Content-Length: 9", "chunked": b"Transfer-Encoding: chunked", "close": b"Connection: close"}
 
     def stop_in_the_body(conn: socket.socket, _: int) -> None:
@@ -88,7 +88,7 @@ def test_a_body_that_stops(framing: str, own: bool) -> None:
         with pytest.raises(
             errors.APITimeoutError, match=r"reading the rest of the response of .* took too long"
         ) as caught:
-            ask(s)
+            create(s)
         assert caught.value.status_code == 200
         server.wait_closed(1)
 
@@ -98,7 +98,7 @@ def test_a_stream_that_stops(own: bool) -> None:
     """A silence between events is an APITimeoutError with what had come; the connection is closed."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, timeout=0.1, client=client) as s:
-        server.reply(sse_answer(CHUNK, threading.Event()))
+        server.reply(sse_response(CHUNK, threading.Event()))
         with pytest.raises(errors.APITimeoutError) as caught:
             for _ in s.completions.stream_completion(request()):
                 pass
@@ -123,9 +123,9 @@ def test_progress_resets_the_read_timeout() -> None:
 def test_an_error_body_that_stops_is_still_the_error() -> None:
     """The status is known, so it is raised, with what came of the body."""
     with ScriptedServer() as server, make(server.url, timeout=0.1, retry_config=ONCE) as s:
-        server.reply(Answer(500, chunks=[b"half of", threading.Event()], framing="chunked"))
+        server.reply(ScriptedResponse(500, chunks=[b"half of", threading.Event()], framing="chunked"))
         with pytest.raises(errors.InternalServerError, match="half of") as caught:
-            ask(s)
+            create(s)
         assert caught.value.body == "half of"
         server.wait_closed(1)
 
@@ -136,21 +136,21 @@ def test_no_timeout_is_possible() -> None:
         server.reply(OK)
         for timeout in (None, (None, 5), (5, None)):
             with make(server.url, timeout=timeout) as s:
-                assert text(ask(s)) == " ok"
+                assert text(create(s)) == " ok"
         with make(server.url, timeout=5) as s:
-            assert text(ask(s, timeout=None)) == " ok"
+            assert text(create(s, timeout=None)) == " ok"
 
 
 def test_a_used_connection_forgets_old_timeouts() -> None:
     """A short timeout or deadline of one call does not hang on to the connection for the next."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(OK, OK, Answer(200, chunks=[OK.body[:5], gate, OK.body[5:]], framing="chunked"))
-        ask(s, timeout=0.3)
-        ask(s, deadline=0.3)
+        server.reply(OK, OK, ScriptedResponse(200, chunks=[OK.body[:5], gate, OK.body[5:]], framing="chunked"))
+        create(s, timeout=0.3)
+        create(s, deadline=0.3)
         timer = threading.Timer(0.5, gate.set)
         timer.start()
-        assert text(ask(s, timeout=None)) == " ok"
+        assert text(create(s, timeout=None)) == " ok"
         timer.join()
         assert server.connections == 1
     assert COMPLETION["choices"]

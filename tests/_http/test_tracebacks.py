@@ -9,8 +9,8 @@ import pytest
 
 import gpt
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, ask, make, stream_text
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, create, make, stream_text
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"hooks": 3}, {"http_headers": 5}, {"server_url": b"x"}], ids=str)
@@ -42,23 +42,23 @@ def test_a_password_that_cannot_be_sent() -> None:
 
 @pytest.mark.parametrize("header", ["Authorization", "api-key"])
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        json_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
-        json_answer({"error": {"message": "m", "code": "sk-hidden"}}),
-        json_answer(b"<p>sk-hidden</p>"),
-        sse_answer({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
-        sse_answer(b"data: sk-hidden\n\n"),
+        json_response({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        json_response({"error": {"message": "m", "code": "sk-hidden"}}),
+        json_response(b"<p>sk-hidden</p>"),
+        sse_response({"error": {"message": "Incorrect API key provided: sk-hidden"}}),
+        sse_response(b"data: sk-hidden\n\n"),
     ],
     ids=["error", "code", "page", "event", "no event"],
 )
-def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(answer: Answer, header: str) -> None:
-    """An answer of success that repeats the key does not get it into our message, either."""
+def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(response: ScriptedResponse, header: str) -> None:
+    """A response of success that repeats the key does not get it into our message, either."""
     key = shared.Security(api_key_auth="sk-hidden", header=header)
     with ScriptedServer() as server, make(server.url, security=key) as s:
-        server.reply(answer)
+        server.reply(response)
         with pytest.raises(errors.SDKError, match=r"\*\*\*") as caught:
-            stream_text(s) if "event-stream" in str(answer.headers) else ask(s)
+            stream_text(s) if "event-stream" in str(response.headers) else create(s)
     assert "hidden" not in str(caught.value)
 
 
@@ -66,8 +66,8 @@ def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> 
     """What a server puts into its header is one short printable word in our log, too."""
     caplog.set_level("INFO", "gpt")
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION, x_request_id="a\x9b31m" + "b" * 500))
-        ask(s)
+        server.reply(json_response(COMPLETION, x_request_id="a\x9b31m" + "b" * 500))
+        create(s)
     (line,) = [record.getMessage() for record in caplog.records if record.name == "gpt"]
     assert line.isprintable()
     assert len(line) < 250
@@ -77,6 +77,6 @@ def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> 
 def test_a_refused_option_of_a_call_shows_no_password(options: dict[str, Any]) -> None:
     """A traceback with locals of a call that could not begin has no part of the server's address."""
     with make("http://me:hidden@127.0.0.1:9/v1?key=hidden") as s, pytest.raises((TypeError, ValueError)) as caught:
-        ask(s, **options)
+        create(s, **options)
     frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
     assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []

@@ -20,17 +20,17 @@ from tests.support.client import (
     ONCE,
     QUICK,
     STREAM,
-    ask,
+    create,
     make,
     request,
     silent_server,
     stream_text,
     text,
 )
-from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 from tests.support.raw_server import RawServer, read_request, reset
 
-BUSY = json_answer({"error": {"message": "busy"}}, 503)
+BUSY = json_response({"error": {"message": "busy"}}, 503)
 PATIENT = RetryConfig(backoff=QUICK.backoff, max_retries=4)
 RAW_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(OK.body), OK.body)
 
@@ -38,21 +38,21 @@ RAW_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 @pytest.mark.parametrize("failures", [0, 1, 2])
 @pytest.mark.parametrize("stream", [False, True])
 def test_retries_taken(failures: int, stream: bool) -> None:
-    """An answer says how many attempts failed before it; each attempt has the same body on the same connection."""
+    """A response says how many attempts failed before it; each attempt has the same body on the same connection."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(*[BUSY] * failures, STREAM if stream else OK)
-        answer = s.completions.create_completion(request(stream=stream))
-        assert answer.retries_taken == failures
+        response = s.completions.create_completion(request(stream=stream))
+        assert response.retries_taken == failures
         assert len({sent.body for sent in server.requests}) == 1
         assert len(server.requests) == failures + 1
 
 
 def test_two_retries_are_the_default() -> None:
-    """The third failure is the caller's; its error is the last answer's."""
+    """The third failure is the caller's; its error is the last response's."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(BUSY, BUSY, json_answer({"error": "last"}, 500), OK)
+        server.reply(BUSY, BUSY, json_response({"error": "last"}, 500), OK)
         with pytest.raises(errors.InternalServerError, match="last") as caught:
-            ask(s)
+            create(s)
         assert caught.value.status_code == 500
         assert len(server.requests) == 3
 
@@ -61,17 +61,17 @@ def test_two_retries_are_the_default() -> None:
 def test_retried_statuses(status: int) -> None:
     """A busy or broken server is asked again."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(status), OK)
-        assert text(ask(s)) == " ok"
+        server.reply(ScriptedResponse(status), OK)
+        assert text(create(s)) == " ok"
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422, 424])
 def test_final_statuses(status: int) -> None:
     """What would only fail again is asked once, whatever its `Retry-After` says."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(status, [("retry-after", "Zun, soon")]), OK)
+        server.reply(ScriptedResponse(status, [("retry-after", "Zun, soon")]), OK)
         with pytest.raises(errors.APIStatusError) as caught:
-            ask(s)
+            create(s)
         assert (caught.value.status_code, caught.value.retry_after) == (status, None)
         assert len(server.requests) == 1
 
@@ -80,12 +80,12 @@ def test_final_statuses(status: int) -> None:
 def test_the_servers_wish(wish: str) -> None:
     """`x-should-retry` turns a 400 into a retry and a 503 into none."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer({}, 400 if wish == "true" else 503, x_should_retry=wish), OK)
+        server.reply(json_response({}, 400 if wish == "true" else 503, x_should_retry=wish), OK)
         if wish == "true":
-            assert ask(s).retries_taken == 1
+            assert create(s).retries_taken == 1
         else:
             with pytest.raises(errors.InternalServerError):
-                ask(s)
+                create(s)
             assert len(server.requests) == 1
 
 
@@ -93,9 +93,9 @@ def test_the_servers_wish(wish: str) -> None:
 def test_a_used_up_quota_is_not_retried(field: str) -> None:
     """A 429 for money is final and says what to do."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer({"error": {"message": "quota", field: "insufficient_quota"}}, 429), OK)
+        server.reply(json_response({"error": {"message": "quota", field: "insufficient_quota"}}, 429), OK)
         with pytest.raises(errors.RateLimitError, match="check plan and billing"):
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
 
 
@@ -110,11 +110,11 @@ def date_in(seconds: int) -> str:
 def test_an_overlong_wait_is_the_callers(header: tuple[str, str]) -> None:
     """Beyond 120 s the error comes at once and tells how long the server wants to be left alone."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(429, [header]), OK)
+        server.reply(ScriptedResponse(429, [header]), OK)
         with pytest.raises(
             errors.RateLimitError, match=r"the server asks to wait \d+ s, longer than the 120 s"
         ) as caught:
-            ask(s)
+            create(s)
         assert caught.value.retry_after is not None
         assert caught.value.retry_after > 120
         assert len(server.requests) == 1
@@ -124,9 +124,9 @@ def test_an_overlong_wait_is_the_callers(header: tuple[str, str]) -> None:
 def test_a_wait_within_the_bound_is_waited_for(header: tuple[str, str]) -> None:
     """120 s are waited for: a deadline that is shorter makes the error come at once, one retry earlier."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(429, [header]), OK)
+        server.reply(ScriptedResponse(429, [header]), OK)
         with pytest.raises(errors.RateLimitError) as caught:
-            ask(s, deadline=100)
+            create(s, deadline=100)
         assert "longer than" not in str(caught.value)
         assert caught.value.retry_after == 120
         assert len(server.requests) == 1
@@ -136,8 +136,8 @@ def test_now_means_now() -> None:
     """`retry-after-ms: 0` asks again at once, whatever the back-off and the other header say."""
     slow = RetryConfig(backoff=BackoffStrategy(initial_interval=3_600_000, max_interval=3_600_000))
     with ScriptedServer() as server, make(server.url, retry_config=slow) as s:
-        server.reply(json_answer({}, 429, retry_after="60", retry_after_ms="0"), OK)
-        assert ask(s).retries_taken == 1
+        server.reply(json_response({}, 429, retry_after="60", retry_after_ms="0"), OK)
+        assert create(s).retries_taken == 1
 
 
 def test_no_retry_begins_after_the_elapsed_time() -> None:
@@ -146,7 +146,7 @@ def test_no_retry_begins_after_the_elapsed_time() -> None:
     with ScriptedServer() as server, make(server.url, retry_config=config) as s:
         server.reply(BUSY, OK)
         with pytest.raises(errors.InternalServerError):
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
 
 
@@ -158,22 +158,22 @@ def test_settings_of_client_and_call(config: RetryConfig, attempts: int) -> None
         for options, call in (({"retry_config": config}, {}), ({}, {"retries": config})):
             before = len(server.requests)
             with make(server.url, **options) as s, pytest.raises(errors.InternalServerError):
-                ask(s, **call)
+                create(s, **call)
             assert len(server.requests) - before == attempts
 
 
 def test_retries_are_on_by_default() -> None:
     """A client without settings asks again; the call's `UNSET` means the client's."""
     with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
-        server.reply(json_answer({}, 500, retry_after_ms="1"), OK)
-        assert ask(s, retries=gpt.UNSET).retries_taken == 1
+        server.reply(json_response({}, 500, retry_after_ms="1"), OK)
+        assert create(s, retries=gpt.UNSET).retries_taken == 1
 
 
-# Failures without an answer
+# Failures without a response
 
 
 def flaky(failures: int, fail: Any) -> Any:
-    """Give a handler that fails the first connections and answers the later ones."""
+    """Give a handler that fails the first connections and serves the later ones."""
 
     def handle(conn: socket.socket, number: int) -> None:
         read_request(conn)
@@ -187,11 +187,11 @@ def flaky(failures: int, fail: Any) -> Any:
 
 @pytest.mark.parametrize("fail", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("own", [True, False])
-def test_a_connection_lost_before_the_answer_is_retried(fail: Any, own: bool) -> None:
+def test_a_connection_lost_before_the_response_is_retried(fail: Any, own: bool) -> None:
     """A reset or an end before the headers are there is asked again, on either session."""
     with RawServer(flaky(2, fail)) as server:
         s = make(server.url, client=None if own else requests.Session())
-        assert ask(s).retries_taken == 2
+        assert create(s).retries_taken == 2
 
 
 def test_a_server_that_comes_back() -> None:
@@ -200,11 +200,11 @@ def test_a_server_that_comes_back() -> None:
         server.reply(OK)
         server.tcp.refuse()
         with pytest.raises(errors.APIConnectionError, match=f"no response from 127.0.0.1:{server.port}.*refused"):
-            ask(s)
+            create(s)
         waiting = RetryConfig(backoff=BackoffStrategy(100, 100), max_retries=100)
         timer = threading.Timer(0.3, server.tcp.listen)
         timer.start()
-        assert ask(s, retries=waiting).retries_taken > 0
+        assert create(s, retries=waiting).retries_taken > 0
         timer.join()
 
 
@@ -212,9 +212,9 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
     """After the server dropped what was idle, the next call works, by a retry at most."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        ask(s)
+        create(s)
         server.drop()
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         assert len(server.requests) == 2
 
 
@@ -223,7 +223,7 @@ def test_connection_errors_can_be_left_alone() -> None:
     config = RetryConfig(backoff=QUICK.backoff, retry_connection_errors=False)
     with RawServer(flaky(1, reset)) as server, make(server.url, retry_config=config) as s:
         with pytest.raises(errors.APIConnectionError):
-            ask(s)
+            create(s)
         assert server.connections == 1
 
 
@@ -233,7 +233,7 @@ def test_read_timeouts_are_retried_only_if_asked(asked: bool, attempts: int) -> 
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=asked)
     with silent_server() as server:
         with make(server.url, retry_config=config, timeout=0.1) as s, pytest.raises(errors.APITimeoutError):
-            ask(s)
+            create(s)
         assert server.connections == attempts
 
 
@@ -250,22 +250,22 @@ def test_read_timeouts_are_retried_only_if_asked(asked: bool, attempts: int) -> 
 def test_garbage_is_not_retried(garbage: bytes) -> None:
     """What is not HTTP will not become HTTP: one attempt, and a typed error."""
 
-    def answer(conn: socket.socket, _: int) -> None:
+    def response(conn: socket.socket, _: int) -> None:
         read_request(conn)
         conn.sendall(garbage)
 
-    with RawServer(answer) as server, make(server.url) as s:
+    with RawServer(response) as server, make(server.url) as s:
         with pytest.raises(errors.APIConnectionError, match=f"127.0.0.1:{server.port}"):
-            ask(s)
+            create(s)
         assert server.connections == 1
 
 
-def test_nothing_is_retried_once_the_answer_has_begun() -> None:
+def test_nothing_is_retried_once_the_response_has_begun() -> None:
     """A body that breaks off is an error, not another bill."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION, cut=True))
+        server.reply(json_response(COMPLETION, cut=True))
         with pytest.raises(errors.APIConnectionError, match="was cut short"):
-            ask(s)
+            create(s)
         assert len(server.requests) == 1
 
 
@@ -277,10 +277,14 @@ def test_nothing_is_retried_once_the_answer_has_begun() -> None:
 def test_failed_attempts_leave_no_connection_behind(stream: bool, own: bool) -> None:
     """Errors, retried or not, read or not, leave nothing open when the client closes."""
     session = None if own else requests.Session()
-    big = json_answer({"error": {"message": "x" * 3_000_000}}, 500)
+    big = json_response({"error": {"message": "x" * 3_000_000}}, 500)
     with ScriptedServer() as server, make(server.url, client=session) as s:
         server.reply(
-            BUSY, big, Answer(500, framing="close"), Answer(429, chunks=[b"a"], framing="chunked"), json_answer({}, 400)
+            BUSY,
+            big,
+            ScriptedResponse(500, framing="close"),
+            ScriptedResponse(429, chunks=[b"a"], framing="chunked"),
+            json_response({}, 400),
         )
         for _ in range(3):
             with pytest.raises(errors.APIStatusError):
@@ -295,7 +299,7 @@ def test_failed_attempts_give_their_connection_back() -> None:
     """Five errors, one connection: their bodies are read, and the next attempt uses the same."""
     with ScriptedServer() as server, make(server.url, retry_config=PATIENT) as s:
         server.reply(*[BUSY] * 4, OK)
-        assert ask(s).retries_taken == 4
+        assert create(s).retries_taken == 4
         assert stream_text(s) == " ok"
         assert server.connections == 1
 
@@ -305,7 +309,7 @@ def test_a_retried_timeout_closes_its_connection() -> None:
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=True)
     with silent_server() as server, make(server.url, retry_config=config, timeout=0.05) as s:
         with pytest.raises(errors.APITimeoutError):
-            ask(s)
+            create(s)
         server.wait_closed(3)
         assert server.open_connections == 0
 
@@ -315,5 +319,5 @@ def test_each_attempt_asks_for_its_own_key() -> None:
     keys = iter(["first", "second"])
     with ScriptedServer() as server, make(server.url, security=lambda: shared.Security(api_key_auth=next(keys))) as s:
         server.reply(BUSY, OK)
-        ask(s)
+        create(s)
         assert [sent.header("authorization") for sent in server.requests] == ["Bearer first", "Bearer second"]

@@ -1,4 +1,4 @@
-"""Chunks of a stream joined into one answer."""
+"""Chunks of a stream joined into one response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpt._parsing.accumulate import accumulate as collect
 from gpt.models import shared
 from gpt.utils import EventStream
 from tests.support.client import chunk, make, request
-from tests.support.http_server import ScriptedServer, sse_answer
+from tests.support.http_server import ScriptedServer, sse_response
 
 
 def open_stream(s: gpt.Gpt) -> EventStream[shared.CreateCompletionResponse]:
@@ -23,7 +23,7 @@ def join(*chunks: dict[str, Any]) -> shared.CreateCompletionResponse:
 def test_collect_includes_what_was_iterated() -> None:
     """Events that were taken with `next` are in the whole; asking again gives the same."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), chunk("b"), chunk("c", "stop")))
+        server.reply(sse_response(chunk("a"), chunk("b"), chunk("c", "stop")))
         stream = open_stream(s)
         assert next(stream).choices[0].text == "a"
         whole = stream.collect()
@@ -41,7 +41,7 @@ def test_collect_joins_interleaved_choices() -> None:
         chunk("a", "length", index=0, token_ids=None),
     ]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events))
+        server.reply(sse_response(*events))
         first, second = open_stream(s).collect().choices
     assert (first.index, first.text, first.finish_reason) == (0, "Aa", "length")
     assert (second.index, second.text, second.finish_reason) == (1, "Bb", "stop")
@@ -65,7 +65,7 @@ def test_collect_concatenates_logprobs() -> None:
     first["choices"][0]["logprobs"] = logprobs("<s>", "b")
     second["choices"][0]["logprobs"] = logprobs("c")
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(first, second, chunk("")))
+        server.reply(sse_response(first, second, chunk("")))
         joined = open_stream(s).collect().choices[0].logprobs
     assert joined is not None
     assert joined.to_dict() == logprobs("<s>", "b", "c")
@@ -77,7 +77,7 @@ def test_collect_concatenates_chat_logprobs() -> None:
     for piece, token in zip(pieces, "ab", strict=True):
         piece["choices"][0]["logprobs"] = {"content": [{"token": token, "logprob": -1.0}]}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*pieces))
+        server.reply(sse_response(*pieces))
         joined = open_stream(s).collect().choices[0].logprobs
     assert joined is not None
     assert [entry["token"] for entry in joined.content or ()] == ["a", "b"]
@@ -88,7 +88,7 @@ def test_the_last_usage_counts() -> None:
     zero = {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
     last = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a", "stop") | zero, last, {"choices": [], "usage": None}))
+        server.reply(sse_response(chunk("a", "stop") | zero, last, {"choices": [], "usage": None}))
         whole = open_stream(s).collect()
     assert whole.usage is not None
     assert whole.usage.total_tokens == 4
@@ -102,7 +102,7 @@ def test_choices_without_index_have_that_of_their_position() -> None:
         {"choices": [{"text": "c"}]},
     ]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events))
+        server.reply(sse_response(*events))
         assert [choice.text for choice in open_stream(s).collect().choices] == ["ac", "b"]
 
 
@@ -147,6 +147,6 @@ def test_odd_pieces_do_no_harm() -> None:
     assert whole.choices[1].text == "a"
 
 
-def test_nothing_joined_is_an_answer_without_choices() -> None:
-    """No chunks give an empty answer."""
+def test_nothing_joined_is_a_response_without_choices() -> None:
+    """No chunks give an empty response."""
     assert join() == shared.CreateCompletionResponse(choices=[])

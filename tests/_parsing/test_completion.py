@@ -13,7 +13,7 @@ from gpt._parsing import completion
 from gpt._parsing.completion import MAX_CHOICES, read_completion
 from gpt.models.errors import ResponseValidationError, SDKError
 from tests.support.client import make, request
-from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
 
 def response() -> requests.Response:
@@ -57,8 +57,10 @@ def test_stream_event_without_text_is_linear() -> None:
     """16,000 choices without text in an event are read as they are in a plain response."""
     body = body_of("{}", 16_000)
     with ScriptedServer() as server, make(server.url, deadline=60) as s:
-        server.reply(Answer(200, [("content-type", "text/event-stream")], b"data: " + body + b"\n\ndata: [DONE]\n\n"))
-        server.reply(json_answer(body))
+        server.reply(
+            ScriptedResponse(200, [("content-type", "text/event-stream")], b"data: " + body + b"\n\ndata: [DONE]\n\n")
+        )
+        server.reply(json_response(body))
         (chunk,) = s.completions.stream_completion(request())
         assert s.completions.create_completion(request()).create_completion_response == chunk
     assert len(chunk.choices) == 16_000
@@ -98,7 +100,7 @@ def test_read_completion_of_a_deep_error_is_typed() -> None:
     for status in (200, 400):
         for levels in (150, MAX_DEPTH + 1, 900, 100_000):
             with ScriptedServer() as server, make(server.url) as s:
-                server.reply(Answer(status, [], b'{"error":' + b"[" * levels + b"]" * levels + b"}"))
+                server.reply(ScriptedResponse(status, [], b'{"error":' + b"[" * levels + b"]" * levels + b"}"))
                 with pytest.raises(SDKError) as caught:
                     s.completions.create_completion(request())
             assert str(caught.value)

@@ -11,7 +11,7 @@ import gpt
 from gpt.models import shared
 from gpt.utils import EventStream
 from tests.support.client import COMPLETION, OK, STREAM, chunk, make, request, stream_text
-from tests.support.http_server import Answer, Framing, Received, ScriptedServer, sse_answer
+from tests.support.http_server import Framing, Received, ScriptedResponse, ScriptedServer, sse_response
 
 DONE = b"data: [DONE]\n\n"
 
@@ -31,7 +31,7 @@ def test_events_arrive_as_they_are_sent(framing: Framing, gzip: bool) -> None:
     gates = [threading.Event() for _ in range(3)]
     pieces = [part for i, gate in enumerate(gates) for part in (chunk(str(i), "stop" if i == 2 else None), gate)]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*pieces, framing=framing, gzip=gzip))
+        server.reply(sse_response(*pieces, framing=framing, gzip=gzip))
         with open_stream(s) as stream:
             for i, gate in enumerate(gates):
                 assert next(stream).choices[0].text == str(i)
@@ -45,7 +45,7 @@ def test_half_an_event_waits_for_the_rest() -> None:
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
         body = b'data: {"choices":[{"text":"a","finish_reason":"stop"}]}\n\n'
-        server.reply(sse_answer(body[:20], gate, body[20:]))
+        server.reply(sse_response(body[:20], gate, body[20:]))
         with open_stream(s) as stream:
             threading.Timer(0.05, gate.set).start()
             assert next(stream).choices[0].text == "a"
@@ -56,7 +56,7 @@ def test_the_call_returns_before_the_first_event() -> None:
     """With the headers the stream is there; its events may take their time."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(gate, COMPLETION))
+        server.reply(sse_response(gate, COMPLETION))
         with open_stream(s) as stream:
             assert not gate.is_set()
             gate.set()
@@ -64,7 +64,7 @@ def test_the_call_returns_before_the_first_event() -> None:
 
 
 def test_the_wrapper_has_the_stream_and_no_completion() -> None:
-    """`stream=True` fills one field of the answer, `stream_completion` gives that field alone."""
+    """`stream=True` fills one field of the response, `stream_completion` gives that field alone."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
         wrapper = s.completions.create_completion(request(stream=True))
@@ -103,7 +103,7 @@ def test_a_stream_asked_for_in_the_extras_is_a_stream() -> None:
 def test_done_is_the_end(done: bytes) -> None:
     """`[DONE]` ends a stream in every spelling, finish reason or not; what follows is not read."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), done, done=False))
+        server.reply(sse_response(chunk("a"), done, done=False))
         stream = open_stream(s)
         assert texts(stream) == ["a"]
         assert not stream.completed, "the choice was not finished, and the stream says so"
@@ -112,14 +112,14 @@ def test_done_is_the_end(done: bytes) -> None:
 def test_nothing_after_done_is_decoded() -> None:
     """Events behind `[DONE]`, broken ones too, do not exist."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), DONE + b"data: {oops\n\n", b"data: more\n\n", done=False))
+        server.reply(sse_response(chunk("a"), DONE + b"data: {oops\n\n", b"data: more\n\n", done=False))
         assert texts(open_stream(s)) == ["a"]
 
 
 def test_done_as_a_text_is_a_text() -> None:
     """A completion may say `[DONE]` itself."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("[DONE]"), chunk("!", "stop")))
+        server.reply(sse_response(chunk("[DONE]"), chunk("!", "stop")))
         assert texts(open_stream(s)) == ["[DONE]", "!"]
 
 
@@ -133,7 +133,7 @@ def test_finished_choices_are_an_end_too(framing: Framing) -> None:
         {"choices": []},
     )
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(*events, done=False, framing=framing))
+        server.reply(sse_response(*events, done=False, framing=framing))
         stream = open_stream(s)
         assert len(list(stream)) == 4
         assert stream.completed
@@ -143,7 +143,7 @@ def test_the_last_event_needs_no_blank_line() -> None:
     """An unfinished event at the end counts when it is whole JSON."""
     body = b'data: {"choices":[{"text":"a","finish_reason":"stop"}]}'
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(body, done=False))
+        server.reply(sse_response(body, done=False))
         assert texts(open_stream(s)) == ["a"]
 
 
@@ -154,7 +154,7 @@ def test_what_says_nothing_is_skipped() -> None:
     """Pings, comments and events without data are no events; named ones with choices are."""
     named = b'event: completion\ndata: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n'
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(b"\xef\xbb\xbf", NEWS, chunk("a"), NEWS, named, NEWS, done=False))
+        server.reply(sse_response(b"\xef\xbb\xbf", NEWS, chunk("a"), NEWS, named, NEWS, done=False))
         assert texts(open_stream(s)) == ["a", "b"]
 
 
@@ -163,7 +163,7 @@ def test_odd_values_in_chunks() -> None:
     odd = b'data: {"choices":[{"logprobs":{"token_logprobs":[null,NaN,-Infinity]}}],"usage":null}\n\n'
     end = b'data: {"choices":[{"index":0,"finish_reason":"eos_token"}]}\n\n'
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(odd, end, done=False))
+        server.reply(sse_response(odd, end, done=False))
         choice = open_stream(s).collect().choices[0]
     assert choice.finish_reason == "eos_token"
     assert choice.logprobs is not None
@@ -185,7 +185,7 @@ def test_the_connection_comes_back_from_a_late_end() -> None:
     """The end of the body may come in a packet of its own, after `[DONE]`."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(COMPLETION, DONE, gate, b"\n", done=False), OK)
+        server.reply(sse_response(COMPLETION, DONE, gate, b"\n", done=False), OK)
         stream = open_stream(s)
         threading.Timer(0.02, gate.set).start()
         assert texts(stream) == [" ok"]
@@ -198,7 +198,7 @@ def test_a_server_that_never_ends_is_left(framing: Framing) -> None:
     """After `[DONE]` the client waits no longer than a moment, closes, and goes on elsewhere."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
-        server.reply(sse_answer(COMPLETION, DONE, never, framing=framing), OK)
+        server.reply(sse_response(COMPLETION, DONE, never, framing=framing), OK)
         assert stream_text(s) == " ok"
         server.wait_closed(1)
         s.completions.create_completion(request())
@@ -211,7 +211,7 @@ def test_leaving_early_closes_the_connection(way: str, framing: Framing) -> None
     """Whoever stops half-way hangs up, so that the server can stop as well."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), b"data: partial\n", never, framing=framing), OK)
+        server.reply(sse_response(chunk("a"), b"data: partial\n", never, framing=framing), OK)
         _leave(s, way)
         server.wait_closed(1)
         s.completions.create_completion(request())
@@ -238,7 +238,7 @@ def test_close_from_another_thread_wakes_the_reader(framing: Framing, gzip: bool
     """A reader that waits for the next event stops, without an error, when the stream is closed elsewhere."""
     never, got = threading.Event(), []
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
-        server.reply(sse_answer(chunk("a"), never, chunk("b"), framing=framing, gzip=gzip))
+        server.reply(sse_response(chunk("a"), never, chunk("b"), framing=framing, gzip=gzip))
         stream = open_stream(s)
         first = threading.Event()
 
@@ -261,7 +261,7 @@ def test_close_ends_the_iteration() -> None:
     """After `close` nothing more comes, not even events that had arrived; `collect` joins what was taken."""
     body = b"".join(b'data: {"choices":[{"text":"%d"}]}\n\n' % i for i in range(5))
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(body))
+        server.reply(sse_response(body))
         stream = open_stream(s)
         taken = []
         for part in stream:
@@ -288,7 +288,7 @@ def test_iteration_after_the_end_gives_nothing() -> None:
 def test_repr_says_how_far_it_is() -> None:
     """A stream shows its state and nothing of its content."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(STREAM, sse_answer(chunk("secret"), threading.Event()))
+        server.reply(STREAM, sse_response(chunk("secret"), threading.Event()))
         stream = open_stream(s)
         assert repr(stream) == "<EventStream open, 0 events>"
         stream.collect()
@@ -301,12 +301,12 @@ def test_repr_says_how_far_it_is() -> None:
 def test_two_streams_at_once() -> None:
     """Streams of one client do not mix."""
 
-    def answer(received: Received) -> Answer:
+    def response(received: Received) -> ScriptedResponse:
         word = received.json()["prompt"]
-        return sse_answer(*(chunk(f"{word}{i} ") for i in range(3)), chunk("", "stop"))
+        return sse_response(*(chunk(f"{word}{i} ") for i in range(3)), chunk("", "stop"))
 
     with ScriptedServer() as server, make(server.url) as s:
-        server.answer_with(answer)
+        server.respond_with(response)
         one, two = (s.completions.stream_completion(request(prompt=word)) for word in "xy")
         pairs = list(zip(texts(one), texts(two), strict=True))
     assert pairs == [("x0 ", "y0 "), ("x1 ", "y1 "), ("x2 ", "y2 "), ("", "")]

@@ -16,14 +16,14 @@ from gpt.models.errors import (
 )
 from tests.support.client import make, request
 from tests.support.fixtures import error_samples
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 
 def test_sample_w38_json_for_a_stream() -> None:
     """One JSON completion is one event; a JSON error raises at the call."""
     good, bad = error_samples("w38.json")
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(good.answer(), bad.answer())
+        server.reply(good.response(), bad.response())
         stream = s.completions.stream_completion(request())
         assert [chunk.choices[0].text for chunk in stream] == ["a"]
         assert stream.completed
@@ -36,7 +36,7 @@ def test_sample_w38_json_for_a_stream() -> None:
 def test_sample_w20_pages_and_scalars_for_a_stream(sample: Any) -> None:
     """What is neither a stream nor a completion raises at the call, not "zero events"."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sample.answer())
+        server.reply(sample.response())
         with pytest.raises(ResponseValidationError):
             s.completions.stream_completion(request())
         assert len(server.requests) == 1
@@ -46,8 +46,8 @@ def test_an_error_status_raises_at_the_call() -> None:
     """4xx to a stream request raises before there is a stream, even when it is labelled as one."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(
-            json_answer({"error": {"message": "m"}}, 400),
-            sse_answer(b'data: {"error":{"message":"m"}}\n\n', status=400),
+            json_response({"error": {"message": "m"}}, 400),
+            sse_response(b'data: {"error":{"message":"m"}}\n\n', status=400),
         )
         for _ in range(2):
             with pytest.raises(BadRequestError, match="m"):
@@ -63,7 +63,7 @@ def test_streams_under_another_name(content_type: str, size: int) -> None:
     text = b'\xef\xbb\xbf\r\n\ndata: {"choices":[{"text":"A","finish_reason":"stop"}]}\r\n\r\ndata: [DONE]\n\n'
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(200, {"content-type": content_type}, framing="chunked", chunks=pieces))
+        server.reply(ScriptedResponse(200, {"content-type": content_type}, framing="chunked", chunks=pieces))
         assert [chunk.choices[0].text for chunk in s.completions.stream_completion(request())] == ["A"]
 
 
@@ -75,7 +75,7 @@ def test_streams_under_another_name(content_type: str, size: int) -> None:
 def test_other_bodies_called_a_stream(body: bytes, kind: type[SDKError], said: str) -> None:
     """JSON and pages under the name of a stream are read for what they are."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(body, done=False))
+        server.reply(sse_response(body, done=False))
         stream = s.completions.stream_completion(request())
         with pytest.raises(kind) as caught:
             next(stream)
@@ -87,7 +87,7 @@ def test_other_bodies_called_a_stream(body: bytes, kind: type[SDKError], said: s
 def test_a_completion_called_a_stream() -> None:
     """One JSON completion under the name of a stream is one event, in as many lines as it likes."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(b'{\n "choices": [\n {"text": "a"}]}\n', done=False))
+        server.reply(sse_response(b'{\n "choices": [\n {"text": "a"}]}\n', done=False))
         stream = s.completions.stream_completion(request())
         assert [chunk.choices[0].text for chunk in stream] == ["a"]
         assert stream.completed
@@ -97,6 +97,6 @@ def test_a_completion_called_a_stream() -> None:
 def test_text_that_begins_like_a_stream(body: bytes) -> None:
     """Plain text is no stream because it begins with the letters of a field."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(200, {"content-type": "text/plain"}, body))
+        server.reply(ScriptedResponse(200, {"content-type": "text/plain"}, body))
         with pytest.raises(ResponseValidationError, match="the body is not JSON"):
             s.completions.stream_completion(request())

@@ -23,26 +23,26 @@ from gpt.models.errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
-from tests.support.client import COMPLETION, OK, ask, make, request
+from tests.support.client import COMPLETION, OK, create, make, request
 from tests.support.fixtures import wire
-from tests.support.http_server import Answer, Framing, ScriptedServer, sse_answer
+from tests.support.http_server import Framing, ScriptedResponse, ScriptedServer, sse_response
 
 FIRST_BYTES = b'data: {"choices":[{"text":"A"}]}\n\n'
 FIRST = {"choices": [{"text": "A", "index": 0, "finish_reason": None}]}
 
 
-def fail(answer: Answer, **options: Any) -> tuple[list[str | None], SDKError]:
-    """Stream an answer that goes wrong: give the texts that came and the error."""
+def fail(response: ScriptedResponse, **options: Any) -> tuple[list[str | None], SDKError]:
+    """Stream a response that goes wrong: give the texts that came and the error."""
     came: list[str | None] = []
     with ScriptedServer() as server, make(server.url, **options) as s:
-        server.reply(answer, OK)
+        server.reply(response, OK)
         stream = s.completions.stream_completion(request())
         with pytest.raises(SDKError) as caught:
             came.extend(choice.text for chunk in stream for choice in chunk.choices)
         assert not stream.completed
         assert list(stream) == []
         assert len(server.requests) == 1, "a stream was asked for again after its first event"
-        assert ask(s).status_code == 200
+        assert create(s).status_code == 200
         s.close()
         server.wait_open(0)
     return came, caught.value
@@ -64,7 +64,7 @@ def partial_text(error: SDKError) -> str | None:
 )
 def test_samples_with_an_error_inside(sample: str, kind: type[SDKError], status: int, said: str) -> None:
     """An error event raises what it says, with the class that its own status names."""
-    came, error = fail(sse_answer(b'data: {"choices":[{"text":"A"}]}\n\n', wire(f"{sample}.sse"), done=False))
+    came, error = fail(sse_response(b'data: {"choices":[{"text":"A"}]}\n\n', wire(f"{sample}.sse"), done=False))
     assert type(error) is kind
     assert error.status_code == status
     assert error.message.endswith(f"answered 200 with an error inside: {said}")
@@ -74,7 +74,7 @@ def test_samples_with_an_error_inside(sample: str, kind: type[SDKError], status:
 
 def test_sample_w30_keeps_the_details() -> None:
     """Code, type and body of an error event are on the exception."""
-    _, error = fail(sse_answer(wire("w30.sse"), done=False))
+    _, error = fail(sse_response(wire("w30.sse"), done=False))
     assert (error.code, error.type, error.param) == (500, "InternalServerError", None)
     assert error.body.startswith('{"error":{"message":"Internal server error"')
     assert error.raw_response is not None
@@ -109,7 +109,7 @@ IN_STREAM = [
 @pytest.mark.parametrize(("event", "kind", "said"), IN_STREAM, ids=[event for event, _, _ in IN_STREAM])
 def test_error_events(event: str, kind: type[SDKError], said: str) -> None:
     """Every shape of an error event raises; a status from 400 to 599 in it picks the class."""
-    came, error = fail(sse_answer(FIRST, event.encode() + b"\n\n"))
+    came, error = fail(sse_response(FIRST, event.encode() + b"\n\n"))
     assert type(error) is kind
     assert said in error.message
     assert (came, partial_text(error)) == (["A"], "A")
@@ -118,7 +118,7 @@ def test_error_events(event: str, kind: type[SDKError], said: str) -> None:
 def test_a_null_error_is_none() -> None:
     """`"error": null` beside choices is no error."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer({"error": None, **COMPLETION}))
+        server.reply(sse_response({"error": None, **COMPLETION}))
         assert len(list(s.completions.stream_completion(request()))) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_null_error_is_none() -> None:
 )
 def test_events_that_cannot_be_read(event: bytes, said: str) -> None:
     """What is neither a chunk nor an error is an error of its own, with the first bytes."""
-    came, error = fail(sse_answer(FIRST, event))
+    came, error = fail(sse_response(FIRST, event))
     assert type(error) is ResponseValidationError
     assert said in error.message
     assert "200 (text/event-stream; charset=utf-8)" in error.message
@@ -147,7 +147,7 @@ def test_events_that_cannot_be_read(event: bytes, said: str) -> None:
 
 def test_sample_w36_is_interrupted() -> None:
     """The end without a finish reason, `[DONE]` or an error is no success."""
-    came, error = fail(Answer(200, {"content-type": "text/event-stream"}, wire("w36.sse"), "chunked"))
+    came, error = fail(ScriptedResponse(200, {"content-type": "text/event-stream"}, wire("w36.sse"), "chunked"))
     assert type(error) is StreamInterruptedError
     assert (
         "ended without [DONE] before every choice was finished; everything received so far is in .partial"
@@ -159,7 +159,7 @@ def test_sample_w36_is_interrupted() -> None:
 def test_one_unfinished_choice_is_enough() -> None:
     """With several choices each one must be finished."""
     second = {"choices": [{"text": "b", "index": 1, "finish_reason": "stop"}]}
-    _, error = fail(sse_answer(FIRST, second, done=False))
+    _, error = fail(sse_response(FIRST, second, done=False))
     assert type(error) is StreamInterruptedError
     assert error.partial is not None
     assert [(c.text, c.finish_reason) for c in error.partial.choices] == [("A", None), ("b", "stop")]
@@ -168,14 +168,14 @@ def test_one_unfinished_choice_is_enough() -> None:
 @pytest.mark.parametrize("finish", ["", None, []])
 def test_an_empty_finish_reason_is_none(finish: object) -> None:
     """TGI's empty finish reason does not end a choice."""
-    _, error = fail(sse_answer({"choices": [{"text": "A", "index": [], "finish_reason": finish}]}, done=False))
+    _, error = fail(sse_response({"choices": [{"text": "A", "index": [], "finish_reason": finish}]}, done=False))
     assert type(error) is StreamInterruptedError
 
 
 @pytest.mark.parametrize("body", [b": ping\n\n", b"\n", b'data: {"id":"c","obj', wire("w37.sse")])
 def test_sample_w37_an_end_within_the_first_event(body: bytes) -> None:
     """A stream that ends before its first event is whole brings nothing, and says so."""
-    came, error = fail(sse_answer(body, done=False))
+    came, error = fail(sse_response(body, done=False))
     assert type(error) is StreamInterruptedError
     assert "before its first event" in error.message or "ended inside an event" in error.message
     assert error.partial is not None
@@ -187,9 +187,9 @@ def test_sample_w37_an_end_within_the_first_event(body: bytes) -> None:
 def test_a_lost_connection(framing: Framing, cut: Any) -> None:
     """However the connection ends too early, what had come is kept, and a torn event is never yielded."""
     gate = threading.Event()
-    answer = sse_answer(FIRST, b'data: {"choices":[{"te', gate, framing=framing, cut=cut)
+    response = sse_response(FIRST, b'data: {"choices":[{"te', gate, framing=framing, cut=cut)
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(answer)
+        server.reply(response)
         stream = s.completions.stream_completion(request())
         assert next(stream).choices[0].text == "A"
         gate.set()
@@ -208,7 +208,7 @@ def test_damaged_compression() -> None:
     packer = zlib.compressobj(wbits=31)
     packed = packer.compress(b'data: {"choices":[{"text":"A"}]}\n\n') + packer.flush(zlib.Z_SYNC_FLUSH)
     headers = {"content-type": "text/event-stream", "content-encoding": "gzip"}
-    came, error = fail(Answer(200, headers, framing="chunked", chunks=(packed, b"\xff" * 50)))
+    came, error = fail(ScriptedResponse(200, headers, framing="chunked", chunks=(packed, b"\xff" * 50)))
     assert type(error) is StreamInterruptedError
     assert (came, partial_text(error)) == (["A"], "A")
 
@@ -217,7 +217,7 @@ def test_damaged_compression() -> None:
 @pytest.mark.parametrize("framing", ["chunked", "close"])
 def test_read_timeout_between_events(framing: Framing, gzip: bool) -> None:
     """Silence beyond the read timeout is a timeout error that has what came before."""
-    came, error = fail(sse_answer(FIRST, threading.Event(), framing=framing, gzip=gzip), timeout=(5, 0.1))
+    came, error = fail(sse_response(FIRST, threading.Event(), framing=framing, gzip=gzip), timeout=(5, 0.1))
     assert type(error) is APITimeoutError
     assert "reading the rest of the response of" in error.message
     assert (came, partial_text(error)) == (["A"], "A")
@@ -227,8 +227,8 @@ def test_deadline_in_a_stream() -> None:
     """The deadline counts on through a stream, comments or not, and its error has what came."""
     pings = (b": ping\n\n" for _ in iter(lambda: threading.Event().wait(0.01), None))
     with ScriptedServer() as server, make(server.url, deadline=0.2, timeout=60) as s:
-        server.answer_with(
-            lambda _: Answer(
+        server.respond_with(
+            lambda _: ScriptedResponse(
                 200, {"content-type": "text/event-stream"}, framing="chunked", chunks=chain((FIRST_BYTES,), pings)
             )
         )
@@ -242,7 +242,7 @@ def test_deadline_in_a_stream() -> None:
 
 def test_deadline_in_silence() -> None:
     """The deadline ends a wait that the read timeout would allow."""
-    came, error = fail(sse_answer(FIRST, threading.Event()), deadline=0.2, timeout=60)
+    came, error = fail(sse_response(FIRST, threading.Event()), deadline=0.2, timeout=60)
     assert type(error) is APITimeoutError
     assert "the deadline of 0.2 s passed" in error.message
     assert (came, partial_text(error)) == (["A"], "A")
@@ -251,7 +251,7 @@ def test_deadline_in_silence() -> None:
 def test_the_consumers_time_counts() -> None:
     """Time that passes between two `next` is the call's, too."""
     with ScriptedServer() as server, make(server.url, deadline=0.05) as s:
-        server.reply(sse_answer(FIRST, FIRST, COMPLETION))
+        server.reply(sse_response(FIRST, FIRST, COMPLETION))
         stream = s.completions.stream_completion(request())
         assert next(stream).choices[0].text == "A"
         threading.Event().wait(0.1)
@@ -261,8 +261,8 @@ def test_the_consumers_time_counts() -> None:
 
 
 def test_a_stream_larger_than_the_limit() -> None:
-    """The limit on answers holds for streams; the error says how to raise it and keeps what came."""
-    came, error = fail(sse_answer(*[FIRST] * 200), max_response_bytes=5000)
+    """The limit on responses holds for streams; the error says how to raise it and keeps what came."""
+    came, error = fail(sse_response(*[FIRST] * 200), max_response_bytes=5000)
     assert type(error) is ResponseTooLargeError
     assert "larger than 5000 bytes, decompressed; max_response_bytes=" in error.message
     assert 0 < len(came) < 200
@@ -273,7 +273,7 @@ def test_a_stream_larger_than_the_limit() -> None:
 def test_every_way_of_reading_raises(way: str) -> None:
     """`for`, `next` and `collect` raise the same error."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(FIRST, b'data: {"error":"boom"}\n\n'))
+        server.reply(sse_response(FIRST, b'data: {"error":"boom"}\n\n'))
         stream = s.completions.stream_completion(request())
         read: dict[str, Callable[[], object]] = {
             "collect": stream.collect,

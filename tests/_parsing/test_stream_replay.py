@@ -19,7 +19,7 @@ STREAMS |= {name: vllm(name).body.encode() for name in vllm_names() if name.star
 
 
 class Feed:
-    """The body of an answer that arrives in given pieces; the form of it that requests reads."""
+    """The body of a response that arrives in given pieces; the form of it that requests reads."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
@@ -35,14 +35,14 @@ class Feed:
 
 
 class Replayer:
-    """A client whose hook answers with the pieces that were put into it, without the network."""
+    """A client whose hook responses with the pieces that were put into it, without the network."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._client = gpt.Gpt(server_url="http://server/v1", hooks=[self._answer])
+        self._client = gpt.Gpt(server_url="http://server/v1", hooks=[self._respond])
         self._request = shared.CreateCompletionRequest(model="m", prompt="p")
 
-    def _answer(self, request: requests.PreparedRequest, send: object) -> requests.Response:
+    def _respond(self, request: requests.PreparedRequest, send: object) -> requests.Response:
         response = requests.Response()
         response.status_code, response.url = 200, request.url or ""
         response.headers["content-type"] = "text/event-stream"

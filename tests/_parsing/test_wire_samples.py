@@ -1,4 +1,4 @@
-"""Answers as real servers give them: each sample decodes with every field in reach, and goes back unchanged."""
+"""Responses as real servers give them: each sample decodes with every field in reach, and goes back unchanged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpt.models import shared
 from gpt.models.errors import APIStatusError, InternalServerError, ResponseValidationError, SDKError
 from tests.support.client import make, request
 from tests.support.fixtures import error_samples, vllm, vllm_names, wire, wire_names
-from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
 GOOD = [name for name in wire_names(".json") if name[1:3] < "16"]
-ANSWERS = [name for name in vllm_names() if not name.startswith(("stream_", "error_"))]
+RESPONSES = [name for name in vllm_names() if not name.startswith(("stream_", "error_"))]
 STREAMS = ["w21.sse", "w22.sse", "w23.sse", "w26.sse", "w27.sse", "w29.sse"]
 
 
@@ -26,17 +26,17 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def complete(answer: Answer) -> shared.CreateCompletionResponse:
+def complete(response: ScriptedResponse) -> shared.CreateCompletionResponse:
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(answer)
+        server.reply(response)
         completion = s.completions.create_completion(request()).create_completion_response
     assert completion is not None
     return completion
 
 
-def chunks(answer: Answer) -> list[shared.CreateCompletionResponse]:
+def chunks(response: ScriptedResponse) -> list[shared.CreateCompletionResponse]:
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(answer)
+        server.reply(response)
         stream = s.completions.stream_completion(request())
         came = list(stream)
         finished = {c.index: bool(c.finish_reason) for c in stream.collect().choices}
@@ -45,11 +45,11 @@ def chunks(answer: Answer) -> list[shared.CreateCompletionResponse]:
 
 
 def sample(name: str) -> shared.CreateCompletionResponse:
-    return complete(json_answer(wire(name)))
+    return complete(json_response(wire(name)))
 
 
 def sample_chunks(name: str) -> list[shared.CreateCompletionResponse]:
-    return chunks(Answer(200, {"content-type": "text/event-stream"}, wire(name), "chunked"))
+    return chunks(ScriptedResponse(200, {"content-type": "text/event-stream"}, wire(name), "chunked"))
 
 
 def same(left: Any, right: Any) -> bool:
@@ -68,11 +68,11 @@ def test_samples_go_back_unchanged(name: str) -> None:
     assert "NaN" in wire(name).decode() or again == decoded
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_recorded_answers_go_back_unchanged(name: str) -> None:
-    """The same for answers recorded from vLLM."""
+@pytest.mark.parametrize("name", RESPONSES)
+def test_recorded_responses_go_back_unchanged(name: str) -> None:
+    """The same for responses recorded from vLLM."""
     recorded = vllm(name)
-    decoded = complete(recorded.answer())
+    decoded = complete(recorded.response())
     assert same(decoded.to_dict(), json.loads(recorded.body))
     assert all(type(choice) is shared.CreateCompletionResponseChoices for choice in decoded.choices)
     assert type(decoded.usage) is shared.CompletionUsage
@@ -91,7 +91,7 @@ def test_recorded_streams_go_back_unchanged(name: str) -> None:
     """The same for streams recorded from vLLM."""
     body = vllm(name).body.encode()
     sent = [json.loads(line[5:]) for line in body.split(b"\n") if line.startswith(b"data:") and b"[DONE]" not in line]
-    assert same([chunk.to_dict() for chunk in chunks(vllm(name).answer())], sent)
+    assert same([chunk.to_dict() for chunk in chunks(vllm(name).response())], sent)
 
 
 def test_w01_the_least() -> None:
@@ -206,7 +206,7 @@ LAX = [
 @pytest.mark.parametrize("body", LAX, ids=str)
 def test_odd_leaves_are_kept(body: dict[str, Any]) -> None:
     """Anything with a list of objects as `choices` is a completion; what else it holds stays as it came."""
-    decoded = complete(json_answer(body))
+    decoded = complete(json_response(body))
     assert same(decoded.to_dict(), body)
     assert all(isinstance(choice, shared.CreateCompletionResponseChoices) for choice in decoded.choices)
 
@@ -215,8 +215,8 @@ def test_odd_leaves_are_kept(body: dict[str, Any]) -> None:
     "body", [b'\xef\xbb\xbf{"choices":[]}', b' \n\n{"choices":[]}\n', b'{"choices":[],"x":"\\ud83d"}']
 )
 def test_json_that_strict_parsers_refuse(body: bytes) -> None:
-    """A byte-order mark, blank lines, or half of an escaped pair do not spoil an answer."""
-    assert complete(json_answer(body)).choices == []
+    """A byte-order mark, blank lines, or half of an escaped pair do not spoil a response."""
+    assert complete(json_response(body)).choices == []
 
 
 @pytest.mark.parametrize("content_type", ["application/text", "text/html", "application/problem+json", None])
@@ -224,18 +224,18 @@ def test_json_under_another_name(content_type: str | None) -> None:
     """The body counts, not what its content type says."""
     headers = [("content-type", content_type)] if content_type else []
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(Answer(200, headers, b'{"choices":[]}'))
-        answer = s.completions.create_completion(request())
-    assert answer.create_completion_response == shared.CreateCompletionResponse(choices=[])
-    assert answer.content_type == (content_type or "")
+        server.reply(ScriptedResponse(200, headers, b'{"choices":[]}'))
+        response = s.completions.create_completion(request())
+    assert response.create_completion_response == shared.CreateCompletionResponse(choices=[])
+    assert response.content_type == (content_type or "")
 
 
-# Answers of success that are none
+# Responses of success that are none
 
 
-def refuse(answer: Answer) -> SDKError:
+def refuse(response: ScriptedResponse) -> SDKError:
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(answer)
+        server.reply(response)
         with pytest.raises(SDKError) as caught:
             s.completions.create_completion(request())
         assert len(server.requests) == 1
@@ -244,42 +244,42 @@ def refuse(answer: Answer) -> SDKError:
 
 def test_w16_w17_errors_with_status_200() -> None:
     """A body with an error raises it, with the class of the status that it names."""
-    error = refuse(json_answer(wire("w16.json")))
+    error = refuse(json_response(wire("w16.json")))
     assert (type(error), error.status_code, error.code) == (InternalServerError, 502, 502)
     assert "answered 200 with an error inside: Provider returned error (code 502)" in error.message
-    error = refuse(json_answer(wire("w17.json")))
+    error = refuse(json_response(wire("w17.json")))
     assert (type(error), error.status_code) == (APIStatusError, 200)
     assert "Unexpected endpoint or method. (POST /completions)" in error.message
 
 
 CAUSES = [
-    (json_answer(wire("w18.json")), "choices: expected a value, got nothing", "llama.cpp's native endpoint"),
-    (json_answer(wire("w19.json")), "its choices have no text", "the chat endpoint or Mistral's"),
-    (json_answer({"data": [], "object": "list"}), "choices: expected a value", "leads to another endpoint"),
-    (json_answer({"choices": None}), "choices: expected a list of objects, got null", "another endpoint"),
-    (json_answer({"choices": "x"}), "choices: expected a list of objects, got str 'x'", "another endpoint"),
-    (json_answer({"choices": ["x"]}), "choices[0]: expected an object, got str 'x'", ""),
-    (json_answer({"choices": [{"delta": {}}]}), "its choices have no text", "the chat endpoint"),
-    (json_answer(b"data: {}\n\n"), "the body is not JSON", "the server streams although no stream was asked for"),
+    (json_response(wire("w18.json")), "choices: expected a value, got nothing", "llama.cpp's native endpoint"),
+    (json_response(wire("w19.json")), "its choices have no text", "the chat endpoint or Mistral's"),
+    (json_response({"data": [], "object": "list"}), "choices: expected a value", "leads to another endpoint"),
+    (json_response({"choices": None}), "choices: expected a list of objects, got null", "another endpoint"),
+    (json_response({"choices": "x"}), "choices: expected a list of objects, got str 'x'", "another endpoint"),
+    (json_response({"choices": ["x"]}), "choices[0]: expected an object, got str 'x'", ""),
+    (json_response({"choices": [{"delta": {}}]}), "its choices have no text", "the chat endpoint"),
+    (json_response(b"data: {}\n\n"), "the body is not JSON", "the server streams although no stream was asked for"),
 ]
 
 
-@pytest.mark.parametrize(("answer", "problem", "cause"), CAUSES, ids=[problem for _, problem, _ in CAUSES])
-def test_w18_w19_what_came_instead(answer: Answer, problem: str, cause: str) -> None:
-    """An answer that is no completion is refused with what is wrong, its first bytes and the likely cause."""
-    error = refuse(answer)
+@pytest.mark.parametrize(("response", "problem", "cause"), CAUSES, ids=[problem for _, problem, _ in CAUSES])
+def test_w18_w19_what_came_instead(response: ScriptedResponse, problem: str, cause: str) -> None:
+    """A response that is no completion is refused with what is wrong, its first bytes and the likely cause."""
+    error = refuse(response)
     assert type(error) is ResponseValidationError
     assert "answered 200 (application/json), but " in error.message
     assert problem in error.message
-    assert repr(answer.body[:80]) in error.message
+    assert repr(response.body[:80]) in error.message
     assert cause in error.message
-    assert error.body == answer.body.decode()
+    assert error.body == response.body.decode()
 
 
 @pytest.mark.parametrize("page", error_samples("w20.json"), ids=lambda sample: sample.note)
 def test_w20_pages_and_scalars(page: Any) -> None:
     """A page, nothing, or a bare value: status, content type and first bytes are shown."""
-    error = refuse(page.answer())
+    error = refuse(page.response())
     assert type(error) is ResponseValidationError
     assert f"answered 200 ({page.content_type or 'no content type'}), but" in error.message
     assert ("it is empty" if not page.body else repr(page.body.encode()[:80])) in error.message
@@ -289,4 +289,4 @@ def test_w20_pages_and_scalars(page: Any) -> None:
 def test_deep_json_is_refused() -> None:
     """JSON nested beyond reason is a typed error, not a crash."""
     for body in (b"[" * 100_000, b'{"choices":' * 100_000, b'{"NaN":' + b"[" * 100_000):
-        assert type(refuse(json_answer(body))) is ResponseValidationError
+        assert type(refuse(json_response(body))) is ResponseValidationError

@@ -13,7 +13,7 @@ from gpt import bulk
 from gpt.bulk.balance import Servers
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, ONCE, make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists, prompts_of
 
 
@@ -29,14 +29,14 @@ class Clock:
 @pytest.fixture
 def first() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(echo_lists)
+        server.respond_with(echo_lists)
         yield server
 
 
 @pytest.fixture
 def second() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(echo_lists)
+        server.respond_with(echo_lists)
         yield server
 
 
@@ -45,7 +45,7 @@ def numbered(count: int) -> Iterator[shared.CreateCompletionRequest]:
 
 
 def lost(kind: str = "connect") -> errors.APIConnectionError:
-    error = errors.APITimeoutError("no answer")
+    error = errors.APITimeoutError("no response")
     error.phase = "connect" if kind == "connect" else "read"
     return error
 
@@ -153,18 +153,18 @@ def test_run_with_a_dead_server_loses_nothing(first: ScriptedServer) -> None:
 
 def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: ScriptedServer) -> None:
     """A server that cut its connections for a while gets requests again after its rest."""
-    cut = json_answer(COMPLETION, cut=True)
+    cut = json_response(COMPLETION, cut=True)
     state = {"troubles": 4}
     back = threading.Event()
 
-    def recover(received: Received) -> Answer:
+    def recover(received: Received) -> ScriptedResponse:
         if state["troubles"] > 0:
             state["troubles"] -= 1
             return cut
         back.set()
         return OK
 
-    second.answer_with(recover)
+    second.respond_with(recover)
 
     def source() -> Iterator[shared.CreateCompletionRequest]:
         while not back.is_set():
@@ -179,12 +179,12 @@ def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: Script
 def test_lists_are_refused_by_one_server_only(first: ScriptedServer, second: ScriptedServer) -> None:
     """What one server cannot do does not take packs from the other."""
 
-    def refuse_lists(received: Received) -> Answer:
+    def refuse_lists(received: Received) -> ScriptedResponse:
         if isinstance(received.json()["prompt"], list):
-            return json_answer({"choices": [{"text": "only one", "index": 0}]})
+            return json_response({"choices": [{"text": "only one", "index": 0}]})
         return echo_lists(received)
 
-    second.answer_with(refuse_lists)
+    second.respond_with(refuse_lists)
     s = [make(first.url), make(second.url)]
     outcomes = list(bulk.run(s, numbered(200), max_workers=4, batch_size=10))
     assert all(outcome.result().choices[0].text == f"p{outcome.index}/0" for outcome in outcomes)

@@ -25,7 +25,7 @@ from gpt import bulk, local
 from gpt.hooks import Send
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists
 
 
@@ -88,8 +88,8 @@ def odd_hook(prepared: requests.PreparedRequest, send: Send) -> requests.Respons
 
 def test_processes(processes: Executor, server: ScriptedServer) -> None:
     """Over processes every request has its outcome, errors among them, and each process builds one client."""
-    no = json_answer({"error": {"message": "not that one"}}, 400, x_request_id="req-1")
-    server.answer_with(lambda received: no if received.json()["prompt"] == "7" else OK)
+    no = json_response({"error": {"message": "not that one"}}, 400, x_request_id="req-1")
+    server.respond_with(lambda received: no if received.json()["prompt"] == "7" else OK)
 
     given = [request(prompt=str(n)) for n in range(30)]
     run = bulk.run(make(server.url), given, executor=processes, max_workers=1)
@@ -167,13 +167,13 @@ def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
     """After a 429 that names its wait nothing is sent to the workers until it is over; then it is asked again."""
     told: list[float] = []
 
-    def busy(received: Received) -> Answer:
+    def busy(received: Received) -> ScriptedResponse:
         if told:
             return OK
         told.append(time.monotonic())
-        return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="300")
+        return json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="300")
 
-    server.answer_with(busy)
+    server.respond_with(busy)
     courier = PunctualCourier()
     outcomes = list(bulk.run(make(server.url), [request()] * 6, executor=courier, max_workers=1, chunksize=1))
 
@@ -187,11 +187,11 @@ def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         pid = executor.submit(os.getpid).result()
 
-        def kill(_: Received) -> Answer:
+        def kill(_: Received) -> ScriptedResponse:
             os.kill(pid, signal.SIGKILL)
             return OK
 
-        server.answer_with(kill)
+        server.respond_with(kill)
         with pytest.raises(BrokenProcessPool):
             list(bulk.run(make(server.url), [request()] * 10, executor=executor, max_workers=1))
 
@@ -211,12 +211,12 @@ def test_worker_killed(cluster: Any, server: ScriptedServer) -> None:
     """A worker of the cluster that is killed in the middle loses nothing."""
     victims = list(cluster.run(os.getpid).values())[:1]
 
-    def kill_once(received: Received) -> Answer:
+    def kill_once(received: Received) -> ScriptedResponse:
         if received.json()["prompt"] == "20" and victims:
             os.kill(victims.pop(), signal.SIGKILL)
-        return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]})
+        return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]})
 
-    server.answer_with(kill_once)
+    server.respond_with(kill_once)
     given = [request(prompt=str(n)) for n in range(60)]
     outcomes = list(bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), window=8))
 
@@ -264,7 +264,7 @@ def test_request_that_kills_its_worker_is_an_outcome(
 
 def test_packs_over_processes(processes: Executor, server: ScriptedServer) -> None:
     """Chunks of requests go out as packs from every process, and a short run reaches more than one."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     given = [request(prompt=f"p{n}") for n in range(400)]
     run = bulk.run(make(server.url), given, executor=processes, batch_size=10, max_workers=4)
     outcomes = list(run)
@@ -306,11 +306,11 @@ def test_interrupt_of_processes_loses_nothing_in_flight(server: ScriptedServer, 
     script.write_text(SIGINT_RUN)
     go_on = threading.Event()
 
-    def answer(_: Received) -> Answer:
+    def response(_: Received) -> ScriptedResponse:
         go_on.wait(20)
         return OK
 
-    server.answer_with(answer)
+    server.respond_with(response)
     with subprocess.Popen(
         [sys.executable, str(script), server.url], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -319,7 +319,7 @@ def test_interrupt_of_processes_loses_nothing_in_flight(server: ScriptedServer, 
                 break
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.5)  # the signal comes first, the answers later
+        time.sleep(0.5)  # the signal comes first, the responses later
         go_on.set()
         try:
             output, _ = process.communicate(timeout=30)

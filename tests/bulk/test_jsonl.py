@@ -15,13 +15,13 @@ from gpt import bulk, local
 from gpt.bulk import Summary, run_jsonl
 from tests.support.batch import batch_line, each_once, ids, parrot, read_lines, write_batch, write_lines
 from tests.support.client import COMPLETION, ONCE, make
-from tests.support.http_server import Answer, ScriptedServer, json_answer
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(parrot)
+        server.respond_with(parrot)
         yield server
 
 
@@ -33,7 +33,7 @@ def s(server: ScriptedServer) -> gpt.Gpt:
 def test_run_jsonl_batch_line_is_sent_and_answered(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """A line of the Batch format is sent as its body says and answered in the Batch output format."""
     body = {"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "extra": [1.50, None], **COMPLETION}
-    server.answer_with(lambda _: json_answer(json.dumps(body, indent=2).encode(), x_request_id="req-1"))
+    server.respond_with(lambda _: json_response(json.dumps(body, indent=2).encode(), x_request_id="req-1"))
     given = batch_line("a", max_tokens=0, top_k=40, suffix=None, logit_bias={"50256": -100})
 
     summary = run_jsonl(s, write_lines(tmp_path / "in", [given]), tmp_path / "out")
@@ -113,29 +113,29 @@ def test_run_jsonl_invalid_line_becomes_an_error_line(
 
 
 ERRORS = {
-    "json": (json_answer({"error": {"message": "no"}}, 400), "BadRequestError", {"error": {"message": "no"}}),
-    "text": (Answer(503, (), b"<p>busy</p>"), "InternalServerError", "<p>busy</p>"),
-    "silent": (Answer(404), "NotFoundError", None),
-    "not a completion": (json_answer([1]), "ResponseValidationError", [1]),
+    "json": (json_response({"error": {"message": "no"}}, 400), "BadRequestError", {"error": {"message": "no"}}),
+    "text": (ScriptedResponse(503, (), b"<p>busy</p>"), "InternalServerError", "<p>busy</p>"),
+    "silent": (ScriptedResponse(404), "NotFoundError", None),
+    "not a completion": (json_response([1]), "ResponseValidationError", [1]),
 }
 
 
-@pytest.mark.parametrize(("answer", "code", "body"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.parametrize(("response", "code", "body"), ERRORS.values(), ids=ERRORS.keys())
 def test_run_jsonl_api_error_is_an_error_line(
-    server: ScriptedServer, tmp_path: Path, answer: Answer, code: str, body: object
+    server: ScriptedServer, tmp_path: Path, response: ScriptedResponse, code: str, body: object
 ) -> None:
     """An error of the API is an output line with its status, what the server said, and our message."""
-    server.answer_with(lambda _: answer)
+    server.respond_with(lambda _: response)
     run_jsonl(make(server.url, retry_config=ONCE), write_batch(tmp_path / "in", 1), tmp_path / "out")
     [line] = read_lines(tmp_path / "out")
     assert line["custom_id"] == "r0"
-    assert line["response"] == {"status_code": answer.status, "request_id": None, "body": body}
+    assert line["response"] == {"status_code": response.status, "request_id": None, "body": body}
     assert line["error"]["code"] == code
     assert "line" not in line["error"]
 
 
 def test_run_jsonl_refused_connection_has_no_response(tmp_path: Path) -> None:
-    """Where there was no answer the error line has no response."""
+    """Where there was no response the error line has no response."""
     with ScriptedServer() as server:
         server.tcp.refuse()
         run_jsonl(make(server.url), write_batch(tmp_path / "in", 1), tmp_path / "out")
@@ -145,7 +145,7 @@ def test_run_jsonl_refused_connection_has_no_response(tmp_path: Path) -> None:
 
 def test_run_jsonl_nan_becomes_null(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """NaN and Infinity, which some servers write, become null, since they are not JSON."""
-    server.answer_with(lambda _: json_answer(b'{"choices": [{"text": "NaN"}], "x": NaN,\n"y": -Infinity}'))
+    server.respond_with(lambda _: json_response(b'{"choices": [{"text": "NaN"}], "x": NaN,\n"y": -Infinity}'))
     run_jsonl(s, write_batch(tmp_path / "in", 1), tmp_path / "out")
     [line] = (tmp_path / "out").read_text().splitlines()
     body = json.loads(line, parse_constant=pytest.fail)["response"]["body"]
@@ -161,7 +161,7 @@ def test_run_jsonl_gzip_and_byte_order_mark_are_read(s: gpt.Gpt, tmp_path: Path)
 
 
 def test_run_jsonl_damaged_gzip_is_named(s: gpt.Gpt, tmp_path: Path) -> None:
-    """A compressed input that was cut off says so, after the answers to what could be read."""
+    """A compressed input that was cut off says so, after the responses to what could be read."""
     text = gzip.compress(write_batch(tmp_path / "in", 300).read_bytes())
     (tmp_path / "in.gz").write_bytes(text[:-50])  # cut off
     with pytest.raises(ValueError, match=r"in\.gz: the gzip file is damaged or was cut off"):
@@ -184,7 +184,7 @@ def test_run_jsonl_any_completion_is_written_byte_for_byte(
     s: gpt.Gpt, server: ScriptedServer, tmp_path: Path, body: bytes
 ) -> None:
     """Whatever JSON a server sends is in the output as it came, and the next run reads that output."""
-    server.answer_with(lambda _: Answer(200, [("content-type", "application/json")], body))
+    server.respond_with(lambda _: ScriptedResponse(200, [("content-type", "application/json")], body))
     path = write_batch(tmp_path / "in", 3)
     run_jsonl(s, path, tmp_path / "out", max_workers=1)
     assert (tmp_path / "out").read_bytes().count(b',"body":' + body + b'},"error":') == 3
@@ -197,7 +197,7 @@ def test_run_jsonl_completion_too_deep_is_a_failed_line_that_resumes(
 ) -> None:
     """A completion nested deeper than is read fails its line, and the next run reads that output all the same."""
     body = b'{"choices":[],"x":' + b"[" * 1022 + b"]" * 1022 + b"}"
-    server.answer_with(lambda _: Answer(200, [("content-type", "application/json")], body))
+    server.respond_with(lambda _: ScriptedResponse(200, [("content-type", "application/json")], body))
     path = write_batch(tmp_path / "in", 3)
     assert run_jsonl(s, path, tmp_path / "out", max_workers=1).failed == 3
     assert run_jsonl(s, path, tmp_path / "out").resumed == 3
@@ -224,7 +224,7 @@ def test_run_jsonl_what_is_no_json_is_made_json(
     server: ScriptedServer, tmp_path: Path, body: bytes, written: bytes, status: int
 ) -> None:
     """A byte-order mark goes, NaN and infinities become null, line ends become spaces, and nothing else changes."""
-    server.answer_with(lambda _: Answer(status, [("content-type", "application/json")], body))
+    server.respond_with(lambda _: ScriptedResponse(status, [("content-type", "application/json")], body))
     run_jsonl(make(server.url, retry_config=ONCE), write_batch(tmp_path / "in", 1), tmp_path / "out")
     [line] = (tmp_path / "out").read_bytes().split(b"\n")[:-1]
     assert b',"body":' + written + b'},"error":' in line
@@ -237,7 +237,7 @@ def test_run_jsonl_any_custom_id_is_known_again(
 ) -> None:
     """A `custom_id` is written and compared exactly, whatever its characters, and however deep the body."""
     deep = b'{"choices":[],"x":' + b"[" * 1022 + b"]" * 1022 + b"}"
-    server.answer_with(lambda _: Answer(200, [("content-type", "application/json")], deep))
+    server.respond_with(lambda _: ScriptedResponse(200, [("content-type", "application/json")], deep))
     path = write_lines(tmp_path / "in", [batch_line(name, prompt="x") for name in (custom_id, "?", "\ud83e")])
 
     run_jsonl(s, path, tmp_path / "out")
@@ -319,7 +319,7 @@ def test_run_jsonl_only_invalid_lines_are_written(s: gpt.Gpt, tmp_path: Path) ->
 def test_run_jsonl_token_counts_beyond_reason_are_bounded(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """A server's token count of 400 digits ends nothing."""
     body = b'{"choices":[],"usage":{"prompt_tokens":%s,"completion_tokens":1,"total_tokens":1}}' % (b"9" * 400)
-    server.answer_with(lambda _: Answer(200, [("content-type", "application/json")], body))
+    server.respond_with(lambda _: ScriptedResponse(200, [("content-type", "application/json")], body))
     assert run_jsonl(s, write_batch(tmp_path / "in", 2), tmp_path / "out").prompt_tokens <= 2**63
 
 
@@ -333,7 +333,7 @@ def test_run_jsonl_dash_as_output_is_refused(s: gpt.Gpt, tmp_path: Path, monkeyp
 
 def test_run_jsonl_again_sends_only_what_is_missing(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """What is in the output, errors among it, is not sent again; new lines of the input are."""
-    server.answer_with(lambda r: json_answer({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
     run_jsonl(s, write_batch(tmp_path / "in", 4), tmp_path / "out")
 
     summary = run_jsonl(s, write_batch(tmp_path / "in", 6), tmp_path / "out")
@@ -346,10 +346,10 @@ def test_run_jsonl_again_sends_only_what_is_missing(s: gpt.Gpt, server: Scripted
 def test_run_jsonl_retry_errors_replaces_failed_lines(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """With retry_errors the failed lines, and only those, are sent again and replaced."""
     path = write_lines(tmp_path / "in", [batch_line("r0"), batch_line("r1"), b"bad", batch_line("r3")])
-    server.answer_with(lambda r: json_answer({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
     assert run_jsonl(s, path, tmp_path / "out").failed == 2
     (tmp_path / "out").chmod(0o640)
-    server.answer_with(parrot)
+    server.respond_with(parrot)
     write_batch(path, 4)
 
     summary = run_jsonl(s, path, tmp_path / "out", retry_errors=True)
@@ -377,7 +377,7 @@ def test_run_jsonl_executor_does_the_work(s: gpt.Gpt, tmp_path: Path) -> None:
     assert ids(tmp_path / "out") == each_once(20)
 
 
-def test_run_jsonl_llama_cpp_answers_every_line(local_server: local.Server, tmp_path: Path) -> None:
+def test_run_jsonl_llama_cpp_responses_every_line(local_server: local.Server, tmp_path: Path) -> None:
     """A batch against llama.cpp has a text for every line and counts tokens."""
     with gpt.Gpt(server_url=local_server.url) as s:
         path = write_lines(tmp_path / "in", (batch_line(f"r{i}", prompt="def", max_tokens=4) for i in range(6)))

@@ -31,7 +31,7 @@ from tests.support.batch import (
     write_lines,
 )
 from tests.support.client import make
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 RUN = """
 import resource, sys, gpt
@@ -50,7 +50,7 @@ with gpt.Gpt(server_url=server_url) as s:
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(parrot)
+        server.respond_with(parrot)
         yield server
 
 
@@ -138,14 +138,14 @@ def test_output_file_second_run_is_refused(server: ScriptedServer, tmp_path: Pat
     path, out = write_batch(tmp_path / "in", 3), tmp_path / "out"
     refusals: list[str] = []
 
-    def meanwhile(received: Received) -> Answer:
+    def meanwhile(received: Received) -> ScriptedResponse:
         for retry_errors in (False, True):
             with pytest.raises(BlockingIOError) as caught:
                 run_jsonl(make(server.url), path, out, retry_errors=retry_errors)
             refusals.append(str(caught.value))
-        return json_answer({}, 400)
+        return json_response({}, 400)
 
-    server.answer_with(meanwhile)
+    server.respond_with(meanwhile)
     run_jsonl(make(server.url), path, out, max_workers=1)
     assert len(refusals) == 6
     assert all("another run is writing to this file" in text for text in refusals)
@@ -173,7 +173,7 @@ def test_run_full_disk_keeps_whole_lines(server: ScriptedServer, tmp_path: Path)
 def test_output_file_other_files_beside_it_are_left_alone(server: ScriptedServer, tmp_path: Path) -> None:
     """No file of the user's is deleted, whatever its name; a copy that a killed run left behind is."""
     s, path, out = make(server.url), write_batch(tmp_path / "in", 3), tmp_path / "out"
-    server.answer_with(lambda _: json_answer({}, 400))
+    server.respond_with(lambda _: json_response({}, 400))
     run_jsonl(s, path, out)
     others = ["out.rewriting", ".out.rewriting", "out.tmp", ".outer.12345678.gpt-rewriting"]
     for name in others:
@@ -320,11 +320,11 @@ def test_output_file_forked_child_does_not_keep_the_lock(tmp_path: Path, end: st
 
 def test_output_file_symbolic_link_stays_one(server: ScriptedServer, tmp_path: Path) -> None:
     """An output that is a symbolic link stays one when failed lines are taken out."""
-    server.answer_with(lambda _: json_answer({}, 400))
+    server.respond_with(lambda _: json_response({}, 400))
     path, link = write_lines(tmp_path / "in", [batch_line("r0")]), tmp_path / "link"
     link.symlink_to(tmp_path / "real")
     run_jsonl(make(server.url), path, link)
-    server.answer_with(parrot)
+    server.respond_with(parrot)
     assert run_jsonl(make(server.url), path, link, retry_errors=True).answered == 1
     assert os.readlink(link) == str(tmp_path / "real")
     assert ids(tmp_path / "real") == each_once(1)

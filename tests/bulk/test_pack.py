@@ -14,14 +14,14 @@ from gpt import bulk
 from gpt.bulk.pack import Packer, merge, pack_key, split_body, split_response
 from gpt.models import errors, shared
 from tests.support.client import ONCE, make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists, prompts_of, refuse_bad
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(echo_lists)
+        server.respond_with(echo_lists)
         yield server
 
 
@@ -105,7 +105,7 @@ def test_prompt_that_cannot_be_written_spoils_no_pack(server: ScriptedServer) ->
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_one_bad_prompt_of_64_costs_at_most_12_requests(server: ScriptedServer, status: int) -> None:
     """A refused pack is split in half until the guilty prompt is alone; the other 63 are answered."""
-    server.answer_with(refuse_bad(status, lambda prompt: prompt == "p37"))
+    server.respond_with(refuse_bad(status, lambda prompt: prompt == "p37"))
     outcomes = by_index(bulk.run(make(server.url), numbered(64), batch_size=64, max_workers=1))
     assert [(outcome.index, outcome.status_code) for outcome in outcomes if outcome.error] == [(37, status)]
     assert len(server.requests) <= 13
@@ -114,12 +114,12 @@ def test_one_bad_prompt_of_64_costs_at_most_12_requests(server: ScriptedServer, 
 def test_server_that_refuses_lists_is_found_out(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
     """A server that refuses every list is asked one by one from then on, which is logged once; nothing is lost."""
 
-    def refuse_lists(received: Received) -> Answer:
+    def refuse_lists(received: Received) -> ScriptedResponse:
         if isinstance(received.json()["prompt"], list):
-            return json_answer({"error": {"message": "prompt: expected a string"}}, 400)
+            return json_response({"error": {"message": "prompt: expected a string"}}, 400)
         return echo_lists(received)
 
-    server.answer_with(refuse_lists)
+    server.respond_with(refuse_lists)
     outcomes = by_index(bulk.run(make(server.url), numbered(100), batch_size=16, max_workers=1, window=16))
 
     assert [texts(outcome) for outcome in outcomes] == [[f"p{i}/0"] for i in range(100)]
@@ -130,14 +130,14 @@ def test_server_that_refuses_lists_is_found_out(server: ScriptedServer, caplog: 
 
 
 def test_server_that_fails_at_lists_is_found_out(server: ScriptedServer) -> None:
-    """A server that answers 500 to lists is recognised as well."""
+    """A server that responds with 500 to lists is recognised as well."""
 
-    def fail_at_lists(received: Received) -> Answer:
+    def fail_at_lists(received: Received) -> ScriptedResponse:
         if isinstance(received.json()["prompt"], list):
-            return json_answer({"error": {"message": "oops"}}, 500)
+            return json_response({"error": {"message": "oops"}}, 500)
         return echo_lists(received)
 
-    server.answer_with(fail_at_lists)
+    server.respond_with(fail_at_lists)
     s = make(server.url, retry_config=ONCE)
     outcomes = by_index(bulk.run(s, numbered(40), batch_size=8, max_workers=1, window=8))
     assert [outcome.error for outcome in outcomes] == [None] * 40
@@ -146,7 +146,7 @@ def test_server_that_fails_at_lists_is_found_out(server: ScriptedServer) -> None
 
 def test_server_that_fails_at_all_is_spared(server: ScriptedServer) -> None:
     """When two prompts alone fail too, the rest of the pack is not sent to a server that is ill."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "out of memory"}}, 500))
+    server.respond_with(lambda _: json_response({"error": {"message": "out of memory"}}, 500))
     outcomes = list(bulk.run(make(server.url, retry_config=ONCE), numbered(32), batch_size=32, max_workers=1))
     assert {outcome.status_code for outcome in outcomes} == {500}
     assert len(outcomes) == 32
@@ -154,16 +154,16 @@ def test_server_that_fails_at_all_is_spared(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fewer", "same number"])
-def test_server_that_answers_one_prompt_of_a_list(server: ScriptedServer, kind: str) -> None:
+def test_server_that_responses_one_prompt_of_a_list(server: ScriptedServer, kind: str) -> None:
     """Choices that are too few, or numbered so that nobody can tell whose they are, make no outcome wrong."""
 
-    def answer_badly(received: Received) -> Answer:
+    def respond_badly(received: Received) -> ScriptedResponse:
         prompts = prompts_of(received)
         answered = prompts if kind == "same number" else prompts[:1]
         choices = [{"text": f"{prompt}/0", "index": 0, "finish_reason": "stop"} for prompt in answered]
-        return json_answer({"choices": choices})
+        return json_response({"choices": choices})
 
-    server.answer_with(answer_badly)
+    server.respond_with(respond_badly)
     outcomes = by_index(bulk.run(make(server.url), numbered(30), batch_size=10, max_workers=1, window=10))
     assert [texts(outcome) for outcome in outcomes] == [[f"p{i}/0"] for i in range(30)]
     assert [size for size in sizes(server) if size > 1] == [10]
@@ -171,8 +171,8 @@ def test_server_that_answers_one_prompt_of_a_list(server: ScriptedServer, kind: 
 
 def test_pack_is_retried_as_a_call(server: ScriptedServer) -> None:
     """A 503 is retried with the whole pack, and a rate limit holds the run and sends the pack again."""
-    troubles = iter([json_answer({}, 503), json_answer({"error": {}}, 429, retry_after_ms="100")])
-    server.answer_with(lambda received: next(troubles, None) or echo_lists(received))
+    troubles = iter([json_response({}, 503), json_response({"error": {}}, 429, retry_after_ms="100")])
+    server.respond_with(lambda received: next(troubles, None) or echo_lists(received))
     outcomes = by_index(bulk.run(make(server.url), numbered(8), batch_size=8))
     assert [texts(outcome) for outcome in outcomes] == [[f"p{i}/0"] for i in range(8)]
     assert sizes(server) == [8, 8, 8]
@@ -213,7 +213,7 @@ def test_no_more_than_1024_prompts(server: ScriptedServer) -> None:
 
 def test_errors_of_a_pack_are_each_requests_own(server: ScriptedServer) -> None:
     """When a whole pack fails each of its requests has the error, the status and the request id."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "no"}}, 401, x_request_id="req-9"))
+    server.respond_with(lambda _: json_response({"error": {"message": "no"}}, 401, x_request_id="req-9"))
     outcomes = list(bulk.run(make(server.url), numbered(6), batch_size=6))
     assert [(type(o.error), o.status_code, o.request_id) for o in outcomes] == [
         (errors.AuthenticationError, 401, "req-9")

@@ -16,7 +16,7 @@ import gpt
 from gpt import bulk
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, ONCE, make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def parrot(received: Received) -> Answer:
-    """Answer with the prompt."""
-    return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]}, x_request_id="req-1")
+def parrot(received: Received) -> ScriptedResponse:
+    """Respond with the prompt."""
+    return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]}, x_request_id="req-1")
 
 
 def numbered(n: int) -> Iterator[shared.CreateCompletionRequest]:
@@ -51,8 +51,8 @@ def bulk_threads() -> list[threading.Thread]:
 
 
 def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:
-    """Every request has one outcome, which carries its position, the request, the answer and its HTTP facts."""
-    server.answer_with(parrot)
+    """Every request has one outcome, which carries its position, the request, the response and its HTTP facts."""
+    server.respond_with(parrot)
     given = list(numbered(50))
 
     outcomes = sorted(bulk.run(make(server.url), given, max_workers=8), key=lambda outcome: outcome.index)
@@ -72,8 +72,8 @@ def test_no_requests(server: ScriptedServer) -> None:
 
 def test_error_is_an_outcome(server: ScriptedServer) -> None:
     """A refused request is an outcome with its error, and the others go on."""
-    no = json_answer({"error": {"message": "no"}}, 400, x_request_id="req-2")
-    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    no = json_response({"error": {"message": "no"}}, 400, x_request_id="req-2")
+    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
 
     by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(3))}
 
@@ -120,7 +120,7 @@ def test_no_more_workers_than_asked(server: ScriptedServer) -> None:
     open_gate, running, most = threading.Event(), [0], [0]
     lock = threading.Lock()
 
-    def busy(received: Received) -> Answer:
+    def busy(received: Received) -> ScriptedResponse:
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
@@ -131,7 +131,7 @@ def test_no_more_workers_than_asked(server: ScriptedServer) -> None:
             running[0] -= 1
         return OK
 
-    server.answer_with(busy)
+    server.respond_with(busy)
     assert len(list(bulk.run(make(server.url), numbered(30), max_workers=3))) == 30
     assert most == [3]
 
@@ -163,14 +163,14 @@ def test_leaving_early(server: ScriptedServer) -> None:
     """Closing the iterator stops pulling and does not wait for what is in flight."""
     arrived, stuck = threading.Barrier(4), threading.Event()
 
-    def answer_the_first(received: Received) -> Answer:
+    def respond_to_the_first(received: Received) -> ScriptedResponse:
         if received.json()["prompt"] in ("prompt 0", "prompt 1", "prompt 2", "prompt 3"):
             arrived.wait(10)
         if received.json()["prompt"] != "prompt 0":
             stuck.wait(10)
         return OK
 
-    server.answer_with(answer_the_first)
+    server.respond_with(respond_to_the_first)
     outcomes = bulk.run(make(server.url), numbered(1000), max_workers=4)
 
     assert next(outcomes).index == 0
@@ -187,15 +187,15 @@ def test_interrupt(server: ScriptedServer) -> None:
     """After Ctrl-C nothing more is asked, what is in flight comes out, and then KeyboardInterrupt."""
     arrived, go_on = threading.Barrier(3), threading.Event()
 
-    def interrupt_and_answer(received: Received) -> Answer:
+    def interrupt_and_respond(received: Received) -> ScriptedResponse:
         if arrived.wait(10) == 0:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            time.sleep(0.5)  # the interrupt comes first, the answers later
+            time.sleep(0.5)  # the interrupt comes first, the responses later
             go_on.set()
         go_on.wait(10)
         return OK
 
-    server.answer_with(interrupt_and_answer)
+    server.respond_with(interrupt_and_respond)
     taken: list[bulk.Outcome] = []
     with pytest.raises(KeyboardInterrupt):
         taken.extend(bulk.run(make(server.url), numbered(1000), max_workers=3))
@@ -219,7 +219,7 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
     others_arrived, hold_began = threading.Barrier(workers), threading.Event()
     state = {"told": False, "over": 0.0}
 
-    def busy(received: Received) -> Answer:
+    def busy(received: Received) -> ScriptedResponse:
         prompt = received.json()["prompt"]
         if state["over"]:
             if time.monotonic() < state["over"]:
@@ -229,12 +229,12 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
         if prompt == "prompt 0":
             state["over"] = time.monotonic() + 1.5
             hold_began.set()
-            return json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="1500")
+            return json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="1500")
         hold_began.wait(10)
-        time.sleep(0.6)  # the 429 reaches the client before these answers set its workers free
+        time.sleep(0.6)  # the 429 reaches the client before these responses set its workers free
         return OK
 
-    server.answer_with(busy)
+    server.respond_with(busy)
     return early
 
 
@@ -268,16 +268,16 @@ def test_rate_limit_without_retries(server: ScriptedServer) -> None:
 
 def test_rate_limit_does_not_use_up_deadlines(server: ScriptedServer) -> None:
     """The time that a run is held back does not count as the time of its calls."""
-    answers = iter([json_answer({"error": {}}, 429, retry_after_ms="1500")])
-    server.answer_with(lambda _: next(answers, OK))
+    responses = iter([json_response({"error": {}}, 429, retry_after_ms="1500")])
+    server.respond_with(lambda _: next(responses, OK))
     outcomes = list(bulk.run(make(server.url, deadline=1.4), numbered(6), max_workers=2))
     assert [outcome.error for outcome in outcomes] == [None] * 6
 
 
 def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
     """A request is asked again after each wait, more often than a single call would retry."""
-    answers = iter([json_answer({"error": {}}, 429, retry_after_ms="100")] * 4)
-    server.answer_with(lambda _: next(answers, OK))
+    responses = iter([json_response({"error": {}}, 429, retry_after_ms="100")] * 4)
+    server.respond_with(lambda _: next(responses, OK))
 
     outcomes = list(bulk.run(make(server.url), [request()]))
 
@@ -292,7 +292,7 @@ def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
 )
 def test_final_rate_limit(server: ScriptedServer, headers: dict[str, Any], code: str | None) -> None:
     """A 429 that asking again cannot mend is an outcome at once."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "no", "code": code}}, 429, **headers))
+    server.respond_with(lambda _: json_response({"error": {"message": "no", "code": code}}, 429, **headers))
     [outcome] = bulk.run(make(server.url), [request()])
     assert isinstance(outcome.error, errors.RateLimitError)
     assert len(server.requests) == 1
@@ -300,16 +300,16 @@ def test_final_rate_limit(server: ScriptedServer, headers: dict[str, Any], code:
 
 def test_wait_beyond_the_patience_is_an_outcome(server: ScriptedServer) -> None:
     """A wait longer than max_elapsed_time is not waited for."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "tomorrow"}}, 429, retry_after="40000"))
+    server.respond_with(lambda _: json_response({"error": {"message": "tomorrow"}}, 429, retry_after="40000"))
     outcomes = list(bulk.run(make(server.url), numbered(3)))
     assert [type(outcome.error) for outcome in outcomes] == [errors.RateLimitError] * 3
     assert len(server.requests) == 3
 
 
 def test_outcomes_survive_pickling(server: ScriptedServer) -> None:
-    """Outcomes, with an answer or an error, can be sent elsewhere, without the key."""
-    no = json_answer({"error": {"message": "no"}}, 400)
-    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    """Outcomes, with a response or an error, can be sent elsewhere, without the key."""
+    no = json_response({"error": {"message": "no"}}, 400)
+    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
     s = make(server.url, security=shared.Security(api_key_auth="secret-key"))
     for outcome in bulk.run(s, numbered(2)):
         data = pickle.dumps(outcome)
@@ -338,7 +338,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
 def test_max_failures_stops_the_run(server: ScriptedServer, status: int) -> None:
     """After so many failures in a row of the server's own no more is pulled; the last error comes, with a note."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "no"}}, status))
+    server.respond_with(lambda _: json_response({"error": {"message": "no"}}, status))
     taken: list[bulk.Outcome] = []
     with pytest.raises(errors.APIStatusError) as caught:
         taken.extend(bulk.run(make(server.url, retry_config=ONCE), numbered(1000), max_workers=2, max_failures=5))
@@ -362,8 +362,8 @@ def test_max_failures_of_a_dead_server() -> None:
 def test_max_failures_counts_in_a_row(server: ScriptedServer) -> None:
     """A success, or a failure that is the request's own, starts the count again."""
     turn = iter(range(1000))
-    no, bad = json_answer({"error": {}}, 404), json_answer({"error": {}}, 400)
-    server.answer_with(lambda _: [no, no, OK, no, no, bad][next(turn) % 6])
+    no, bad = json_response({"error": {}}, 404), json_response({"error": {}}, 400)
+    server.respond_with(lambda _: [no, no, OK, no, no, bad][next(turn) % 6])
     outcomes = list(bulk.run(make(server.url), numbered(60), max_workers=1, max_failures=3))
     assert len(outcomes) == 60
 
@@ -384,29 +384,29 @@ def test_throttled_retry_does_not_use_up_a_deadline(server: ScriptedServer) -> N
     """A retry that is held back because another request was rate limited keeps the time of its own call."""
     limited = threading.Event()
 
-    def trouble(received: Received) -> Answer:
+    def trouble(received: Received) -> ScriptedResponse:
         prompt = received.json()["prompt"]
         if prompt == "prompt 0" and not limited.is_set():
             limited.set()
-            return json_answer({"error": {}}, 429, retry_after_ms="1500")
+            return json_response({"error": {}}, 429, retry_after_ms="1500")
         if prompt == "prompt 1" and len([one for one in server.requests if one.json()["prompt"] == prompt]) == 1:
             limited.wait(10)
-            return json_answer({"error": {}}, 503, retry_after_ms="50")
+            return json_response({"error": {}}, 503, retry_after_ms="50")
         return OK
 
-    server.answer_with(trouble)
+    server.respond_with(trouble)
     outcomes = list(bulk.run(make(server.url, deadline=1.2), numbered(2), max_workers=2))
     assert [outcome.error for outcome in outcomes] == [None] * 2
 
 
 def test_header_of_a_rate_limit_ends_no_run(server: ScriptedServer) -> None:
     """A server cannot end a run with headers of our own making: none is read or written."""
-    limited = json_answer({"error": {}}, 429, retry_after_ms="100", x_gpt_bulk_held="abc")
-    answers = iter([limited])
-    server.answer_with(lambda _: next(answers, OK))
+    limited = json_response({"error": {}}, 429, retry_after_ms="100", x_gpt_bulk_held="abc")
+    responses = iter([limited])
+    server.respond_with(lambda _: next(responses, OK))
     assert [outcome.error for outcome in bulk.run(make(server.url), numbered(2))] == [None] * 2
 
-    server.answer_with(lambda _: limited)
+    server.respond_with(lambda _: limited)
     [outcome] = bulk.run(make(server.url, retry_config=ONCE), numbered(1))
     assert isinstance(outcome.error, errors.RateLimitError)
     assert outcome.error.headers["x-gpt-bulk-held"] == "abc"
@@ -414,8 +414,8 @@ def test_header_of_a_rate_limit_ends_no_run(server: ScriptedServer) -> None:
 
 def test_result_returns_the_completion_or_raises(server: ScriptedServer) -> None:
     """`outcome.result()` is the completion, or raises what the outcome has as its error."""
-    no = json_answer({"error": {"message": "no"}}, 400)
-    server.answer_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    no = json_response({"error": {"message": "no"}}, 400)
+    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
     by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(2))}
     assert by_index[0].result().choices[0].text == COMPLETION["choices"][0]["text"]
     with pytest.raises(errors.BadRequestError):

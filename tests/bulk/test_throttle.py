@@ -11,7 +11,7 @@ import pytest
 from gpt import bulk
 from gpt.bulk.throttle import Throttle
 from tests.support.client import make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 
 class Clock:
@@ -80,12 +80,12 @@ def test_interrupted_while_held() -> None:
     """Ctrl-C does not wait for a rate limit to pass."""
     with ScriptedServer() as server:
 
-        def refuse_and_interrupt(_: Received) -> Answer:
+        def refuse_and_interrupt(_: Received) -> ScriptedResponse:
             main = threading.main_thread().ident or 0
             threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
-            return json_answer({"error": {"message": "slow down"}}, 429, retry_after="100")
+            return json_response({"error": {"message": "slow down"}}, 429, retry_after="100")
 
-        server.answer_with(refuse_and_interrupt)
+        server.respond_with(refuse_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             list(bulk.run(make(server.url), [request()], max_workers=1))
         assert len(server.requests) == 1

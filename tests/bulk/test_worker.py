@@ -16,7 +16,7 @@ from gpt.bulk.chunk import ChunkResult, Job, run_chunk
 from gpt.bulk.worker import Sender, Settings, blame
 from gpt.models import errors
 from tests.support.client import OK, QUICK, make, request
-from tests.support.http_server import ScriptedServer, json_answer
+from tests.support.http_server import ScriptedServer, json_response
 from tests.support.lists import echo_lists
 
 
@@ -58,7 +58,7 @@ def test_blame_tells_the_servers_failures_from_the_requests(error: Exception | N
 @pytest.mark.parametrize("usage", ["own", "sum"])
 def test_tokens_of_a_pack_add_up(server: ScriptedServer, usage: str) -> None:
     """The replies of a pack sum up to what the server counted, with bodies too."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     extras = {"return_token_ids": True} if usage == "own" else {}
     given = [request(prompt="x" * size, additional_properties=extras) for size in (1, 2, 3)]
     for bodies in (False, True):
@@ -76,8 +76,8 @@ def test_tokens_of_a_pack_add_up(server: ScriptedServer, usage: str) -> None:
 def test_body_of_a_single_request_is_the_servers_own(server: ScriptedServer) -> None:
     """Byte for byte, whatever the server wrote between."""
     body = b'{ "choices": [ {"text": "a", "x": 1e400} ],\n "big": 123456789012345678901234567890}'
-    server.reply(json_answer(body))
-    server.answer_with(lambda _: json_answer(body))
+    server.reply(json_response(body))
+    server.respond_with(lambda _: json_response(body))
     s = make(server.url)
     [reply] = Sender([(gpt.Gpt, s.sdk_configuration)], Settings(bodies=True, options={})).send([request()])
     assert reply is not None
@@ -115,7 +115,7 @@ def test_chunk_of_another_run_closes_the_connections_of_the_last(server: Scripte
 
 def test_chunk_goes_out_in_packs_over_threads(server: ScriptedServer) -> None:
     """A chunk of 10 with packs of 4 is three requests, by no more connections than there are workers."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     result = send_chunk("packs", server.url, 10, batch_size=4, max_workers=2)
     texts = [reply.response.choices[0].text for reply in result.replies if reply and reply.response]
     assert texts == [f"p{i}/0" for i in range(10)]
@@ -125,7 +125,7 @@ def test_chunk_goes_out_in_packs_over_threads(server: ScriptedServer) -> None:
 
 def test_chunk_stops_at_a_rate_limit_and_says_so(server: ScriptedServer) -> None:
     """The rest of a chunk comes back unsent, at once, with the seconds for which the whole run shall wait."""
-    server.answer_with(lambda _: json_answer({"error": {}}, 429, retry_after="30"))
+    server.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="30"))
     result = send_chunk("limited", server.url, 50, max_workers=2)
     assert 29 < result.held <= 30
     assert len(server.requests) <= 2

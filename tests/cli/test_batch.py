@@ -35,7 +35,7 @@ from tests.support.batch import (
     write_lines,
 )
 from tests.support.client import make, request
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.lists import echo_lists
 
 GPT = [sys.executable, "-m", "gpt"]
@@ -44,7 +44,7 @@ GPT = [sys.executable, "-m", "gpt"]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.answer_with(parrot)
+        server.respond_with(parrot)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
 
@@ -65,10 +65,10 @@ def test_batch_all_answered_exits_with_0(server: ScriptedServer, tmp_path: Path)
 def test_batch_failed_lines_exit_with_1_and_are_counted_by_code(server: ScriptedServer, tmp_path: Path) -> None:
     """Some lines failed, of this run or an earlier one: exit code 1, how many of which kind, and what to do."""
     path, out = write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense", b"{", batch_line("r3")]), tmp_path / "out"
-    server.answer_with(lambda r: json_answer({}, 400) if r.json()["prompt"] == "r3" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r3" else parrot(r))
 
     first, second = batch(path, out, "-w", 1), batch(path, out)
-    server.answer_with(parrot)
+    server.respond_with(parrot)
     write_batch(path, 4)
     third = batch(path, out, "--retry-errors")
 
@@ -92,7 +92,7 @@ def test_batch_invalid_lines_only_advises_to_correct_them(server: ScriptedServer
 
 
 def test_batch_local(tmp_path: Path) -> None:
-    """--local answers a batch with llama.cpp, without a model's name."""
+    """--local completes a batch with llama.cpp, without a model's name."""
     path = write_lines(tmp_path / "in", [{"prompt": "def", "max_tokens": 4}] * 3)
     assert batch(path, tmp_path / "out", "--local").exit_code == 0
     assert ids(tmp_path / "out") == {"1": 1, "2": 1, "3": 1}
@@ -118,8 +118,8 @@ def test_batch_piped(server: ScriptedServer, tmp_path: Path) -> None:
 
 def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
     """While a rate limit holds a batch back, it says so; in the end nothing has failed."""
-    answers = iter([json_answer({"error": {"message": "slow down"}}, 429, retry_after_ms="1200")])
-    server.answer_with(lambda received: next(answers, None) or parrot(received))
+    responses = iter([json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="1200")])
+    server.respond_with(lambda received: next(responses, None) or parrot(received))
     result = batch(write_batch(tmp_path / "in", 3), tmp_path / "out")
     assert result.exit_code == 0
     assert result.stderr.startswith("rate limited: everything waits 1.2 s\n3 answered, 0 failed\n")
@@ -132,12 +132,12 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
     """At Ctrl-C requests in flight are awaited and written, the code is 130, and the next run goes on."""
     held, numbers = threading.Event(), itertools.count(1)
 
-    def hold_later_ones(received: Received) -> Answer:
+    def hold_later_ones(received: Received) -> ScriptedResponse:
         if next(numbers) > 10:
             held.wait(60)
         return parrot(received)
 
-    server.answer_with(hold_later_ones)
+    server.respond_with(hold_later_ones)
     write_batch(tmp_path / "in", 100)
     command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), *options]
     # As on a terminal, Ctrl-C goes to a group of processes: the command and its workers.
@@ -164,7 +164,7 @@ def test_terminal(server: ScriptedServer) -> None:
     """On a terminal a completion streams: its first piece is there while the rest is not yet sent."""
     gate = threading.Event()
     pieces = ({"choices": [{"text": "one ", "index": 0}]}, gate, {"choices": [{"text": "two", "index": 0}]})
-    server.answer_with(lambda _: sse_answer(*pieces))
+    server.respond_with(lambda _: sse_response(*pieces))
     ours, theirs = pty.openpty()
     with subprocess.Popen([*GPT, "complete", "-m", "m", "x"], stdout=theirs, stdin=subprocess.DEVNULL) as process:
         os.close(theirs)
@@ -177,7 +177,7 @@ def test_terminal(server: ScriptedServer) -> None:
 
 def test_interrupted_completion(server: ScriptedServer) -> None:
     """Ctrl-C ends a completion with 130 and without a traceback."""
-    server.answer_with(lambda _: sse_answer({"choices": [{"text": "one"}]}, threading.Event()))
+    server.respond_with(lambda _: sse_response({"choices": [{"text": "one"}]}, threading.Event()))
     command = [*GPT, "complete", "-m", "m", "x", "--stream"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
@@ -189,7 +189,7 @@ def test_interrupted_completion(server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve(number: int) -> None:
-    """`gpt serve` prints its URL, answers there, and ends well at Ctrl-C or a polite kill."""
+    """`gpt serve` prints its URL, responds there, and ends well at Ctrl-C or a polite kill."""
     with subprocess.Popen([*GPT, "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         url = process.stdout.readline().strip()
@@ -288,14 +288,14 @@ def test_open_display_restores_the_log_level() -> None:
 @pytest.mark.parametrize("n", [3, 150])
 def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, n: int) -> None:
     """An API that refuses everybody ends the run with its reason and an output that goes on with the right key."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "bad key"}}, 401))
+    server.respond_with(lambda _: json_response({"error": {"message": "bad key"}}, 401))
     path, out = write_batch(tmp_path / "in", n), tmp_path / "out"
     result = batch(path, out)
     assert result.exit_code == 1
     assert result.stderr.startswith("0 answered, 0 failed\nstopped; run it again to go on\ngpt: 401 Unauthorized")
     assert out.read_bytes() == b""
 
-    server.answer_with(parrot)
+    server.respond_with(parrot)
     assert batch(path, out).exit_code == 0
     assert ids(out) == each_once(n)
 
@@ -309,10 +309,10 @@ def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path,
     """
     numbers = itertools.count()
 
-    def die_later(received: Received) -> Answer:
-        return echo_lists(received) if next(numbers) < 5 else json_answer({"error": {"message": "dead"}}, 500)
+    def die_later(received: Received) -> ScriptedResponse:
+        return echo_lists(received) if next(numbers) < 5 else json_response({"error": {"message": "dead"}}, 500)
 
-    server.answer_with(die_later)
+    server.respond_with(die_later)
     path, out = write_batch(tmp_path / "in", 400), tmp_path / "out"
     result = batch(path, out, "--max-failures", 20, "--retries", 0, "-w", 1, *options)
     assert result.exit_code == 1
@@ -321,14 +321,14 @@ def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path,
     assert 5 <= len(written) < 100
     assert not any(line["error"] for line in written)
 
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     assert batch(path, out, *options).exit_code == 0
     assert ids(out) == each_once(400)
 
 
 def test_batch_failures_of_some_requests_are_written(server: ScriptedServer, tmp_path: Path) -> None:
     """Failures between completions are failed lines, also with --max-failures, and end nothing."""
-    server.answer_with(lambda r: json_answer({}, 500) if int(r.json()["prompt"][1:]) % 3 else parrot(r))
+    server.respond_with(lambda r: json_response({}, 500) if int(r.json()["prompt"][1:]) % 3 else parrot(r))
     result = batch(write_batch(tmp_path / "in", 60), tmp_path / "out", "--max-failures", 5, "--retries", 0, "-w", 1)
     assert result.exit_code == 1
     assert "20 answered, 40 failed" in result.stderr
@@ -353,7 +353,7 @@ def test_batch_edited_input_is_a_usage_error(server: ScriptedServer, tmp_path: P
 @pytest.mark.parametrize("damage", ["cut", "deflate", "head"])
 def test_batch_damaged_gzip_has_no_traceback(server: ScriptedServer, tmp_path: Path, damage: str) -> None:
     """A compressed input that is damaged, wherever, is one line on stderr."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     whole = gzip.compress(write_batch(tmp_path / "in", 3000).read_bytes())
     middle = len(whole) // 2
     texts = {"cut": whole[:-50], "deflate": whole[:middle] + b"\xff" * 99 + whole[middle + 99 :], "head": b"no gzip"}
@@ -365,7 +365,7 @@ def test_batch_damaged_gzip_has_no_traceback(server: ScriptedServer, tmp_path: P
 
 def test_batch_batch_size_sends_lists(server: ScriptedServer, tmp_path: Path) -> None:
     """--batch-size puts several prompts into a request, and nobody sees it in the output."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     assert batch(write_batch(tmp_path / "in", 64), tmp_path / "out", "--batch-size", 16).exit_code == 0
     assert len(server.requests) < 10
     texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["text"] for line in read_lines(tmp_path / "out")}
@@ -375,7 +375,7 @@ def test_batch_batch_size_sends_lists(server: ScriptedServer, tmp_path: Path) ->
 def test_batch_several_servers_share_the_work(server: ScriptedServer, tmp_path: Path) -> None:
     """Each --server-url is a server of the run; one that refuses connections costs nothing but its turn."""
     with ScriptedServer() as second, ScriptedServer() as dead:
-        second.answer_with(parrot)
+        second.respond_with(parrot)
         dead.tcp.refuse()
         urls = [part for one in (server, second, dead) for part in ("--server-url", one.url)]
         assert batch(write_batch(tmp_path / "in", 200), tmp_path / "out", *urls).exit_code == 0
@@ -410,7 +410,7 @@ def test_batch_output_dash_is_refused(server: ScriptedServer, tmp_path: Path, mo
 
 def test_batch_killed_again_and_again_loses_and_doubles_nothing(server: ScriptedServer, tmp_path: Path) -> None:
     """With packs of 32 and two processes, too, five kills lose no line and double none, and leave no worker behind."""
-    server.answer_with(echo_lists)
+    server.respond_with(echo_lists)
     write_batch(tmp_path / "in", 20_000)
     options = ["--batch-size", "32", "--processes", "2", "-w", "2"]
     command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), *options]
@@ -433,12 +433,12 @@ def test_batch_on_a_terminal_shows_a_bar(server: ScriptedServer, tmp_path: Path)
     gate = threading.Event()
     numbers = itertools.count()
 
-    def hold_the_last(received: Received) -> Answer:
+    def hold_the_last(received: Received) -> ScriptedResponse:
         if next(numbers) >= 30:
             gate.wait(60)
         return parrot(received)
 
-    server.answer_with(hold_the_last)
+    server.respond_with(hold_the_last)
     ours, theirs = pty.openpty()
     command = [*GPT, "batch", str(write_batch(tmp_path / "in", 40)), str(tmp_path / "out"), "-w", "1"]
     with subprocess.Popen(command, stderr=theirs, env={**os.environ, "COLUMNS": "120", "TERM": "xterm"}) as process:

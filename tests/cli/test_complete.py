@@ -21,7 +21,7 @@ import gpt
 from gpt.cli import app
 from gpt.models import errors
 from tests.support.client import COMPLETION, OK, silent_server
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 
@@ -54,7 +54,7 @@ def test_help_without_arguments() -> None:
     assert "complete" in result.output
 
 
-def test_answer_on_stdout(server: ScriptedServer) -> None:
+def test_response_on_stdout(server: ScriptedServer) -> None:
     """The completion and nothing else goes to stdout; only what was given is sent."""
     result = complete("Say")
     assert (result.stdout, result.stderr, result.exit_code) == (" ok\n", "", 0)
@@ -101,14 +101,14 @@ def test_prompt_on_stdin(server: ScriptedServer, arguments: tuple[str, ...]) -> 
 
 def test_json(server: ScriptedServer) -> None:
     """--json prints what the server sent, as it is."""
-    server.reply(json_answer(b'{"choices": [{"text": "a"}],  "odd": 1.0}\n'))
+    server.reply(json_response(b'{"choices": [{"text": "a"}],  "odd": 1.0}\n'))
     complete("x")
     assert complete("x", "--json").stdout == '{"choices": [{"text": "a"}],  "odd": 1.0}\n'
 
 
 def test_several_choices(server: ScriptedServer) -> None:
     """Several completions are told apart by a line."""
-    server.answer_with(lambda _: json_answer({"choices": [{"text": "a\n"}, {"text": "b"}]}))
+    server.respond_with(lambda _: json_response({"choices": [{"text": "a\n"}, {"text": "b"}]}))
     assert complete("x").stdout == "a\n---\nb\n"
 
 
@@ -122,21 +122,21 @@ PIECES: list[dict[str, Any]] = [
 
 def test_stream(server: ScriptedServer) -> None:
     """--stream asks for a stream and prints the choices one after the other."""
-    server.answer_with(lambda _: sse_answer(*PIECES))
+    server.respond_with(lambda _: sse_response(*PIECES))
     assert complete("x", "--stream").stdout == "ac\n---\nb\n"
     assert server.requests[0].json()["stream"] is True
 
 
 def test_stream_as_json(server: ScriptedServer) -> None:
     """--stream --json prints a line for each chunk."""
-    server.answer_with(lambda _: sse_answer(*PIECES))
+    server.respond_with(lambda _: sse_response(*PIECES))
     lines = complete("x", "--stream", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == PIECES
 
 
 def test_stream_breaks_off(server: ScriptedServer) -> None:
     """A stream that stops half-way leaves what came on stdout, the reason on stderr, and exit code 1."""
-    server.answer_with(lambda _: sse_answer(PIECES[0], cut=True))
+    server.respond_with(lambda _: sse_response(PIECES[0], cut=True))
     result = complete("x", "--stream", "--no-stream", "--stream")
     assert (result.stdout, result.exit_code) == ("a\n", 1)
     assert "gpt: the stream from 127.0.0.1" in result.stderr
@@ -145,7 +145,7 @@ def test_stream_breaks_off(server: ScriptedServer) -> None:
 
 def test_api_error(server: ScriptedServer) -> None:
     """An error of the API is one line on stderr, without a traceback, and exit code 1."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "no such model"}}, 404))
+    server.respond_with(lambda _: json_response({"error": {"message": "no such model"}}, 404))
     result = complete("x")
     assert (result.stdout, result.exit_code) == ("", 1)
     assert result.stderr.startswith("gpt: 404 Not Found from 127.0.0.1")
@@ -184,7 +184,7 @@ def test_undecodable_prompt(server: ScriptedServer) -> None:
 
 
 def test_local() -> None:
-    """--local needs neither key nor network nor a model's name: llama.cpp answers."""
+    """--local needs neither key nor network nor a model's name: llama.cpp responds."""
     command = ["complete", "--local", "A class definition", "--max-tokens", "8", "--temperature", "0"]
     first, second = run(*command), run(*command)
     assert (first.exit_code, first.stderr) == (0, "")
@@ -192,9 +192,9 @@ def test_local() -> None:
     assert first.stdout == second.stdout
 
 
-def test_unprintable_answer(server: ScriptedServer) -> None:
-    """A lone surrogate in an answer is printed as a question mark."""
-    server.answer_with(lambda _: json_answer(b'{"choices": [{"text": "a\\ud800b"}], "x": NaN}'))
+def test_unprintable_response(server: ScriptedServer) -> None:
+    """A lone surrogate in a response is printed as a question mark."""
+    server.respond_with(lambda _: json_response(b'{"choices": [{"text": "a\\ud800b"}], "x": NaN}'))
     result = complete("x")
     assert (result.stdout, result.exit_code) == ("a?b\n", 0)
 
@@ -202,7 +202,7 @@ def test_unprintable_answer(server: ScriptedServer) -> None:
 def test_key(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is OPENAI_API_KEY, and is not shown when the server refuses it."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-123456")
-    server.answer_with(lambda _: json_answer({"error": {"message": "Incorrect API key: sk-123456"}}, 401))
+    server.respond_with(lambda _: json_response({"error": {"message": "Incorrect API key: sk-123456"}}, 401))
     result = complete("x")
     assert server.requests[0].header("authorization") == "Bearer sk-123456"
     assert "Incorrect API key" in result.stderr
@@ -212,7 +212,7 @@ def test_key(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_chosen_server_over_environment(server: ScriptedServer) -> None:
     """--server-url wins over OPENAI_BASE_URL."""
     with ScriptedServer() as other:
-        other.reply(json_answer(COMPLETION))
+        other.reply(json_response(COMPLETION))
         complete("x", "--server-url", other.url)
         assert (len(other.requests), len(server.requests)) == (1, 0)
 
@@ -254,7 +254,9 @@ def test_complete_on_a_terminal_shows_controls_by_name(server: ScriptedServer, o
     pieces = [{"choices": [{"text": piece, "index": 0}]} for piece in (NASTY[:2], NASTY[2:])]
     end = {"choices": [{"text": "", "index": 0, "finish_reason": "stop"}]}
     whole = json.dumps({"choices": [{"text": NASTY, "index": 0}]}, ensure_ascii=False).encode()
-    server.answer_with(lambda request: sse_answer(*pieces, end) if request.json().get("stream") else json_answer(whole))
+    server.respond_with(
+        lambda request: sse_response(*pieces, end) if request.json().get("stream") else json_response(whole)
+    )
 
     shown, said = on_a_terminal(server.url, "complete", "-m", "m", "x", *options)
 
@@ -268,11 +270,11 @@ def test_complete_on_a_terminal_shows_controls_by_name(server: ScriptedServer, o
 @pytest.mark.parametrize("options", [["--no-stream"], ["--stream"]])
 def test_complete_in_a_pipe_writes_every_character(server: ScriptedServer, options: list[str]) -> None:
     """A pipe gets the text as it is, escapes and all, in UTF-8."""
-    server.answer_with(
+    server.respond_with(
         lambda request: (
-            sse_answer({"choices": [{"text": NASTY, "index": 0, "finish_reason": "stop"}]})
+            sse_response({"choices": [{"text": NASTY, "index": 0, "finish_reason": "stop"}]})
             if request.json().get("stream")
-            else json_answer({"choices": [{"text": NASTY, "index": 0}]})
+            else json_response({"choices": [{"text": NASTY, "index": 0}]})
         )
     )
     command = [sys.executable, "-m", "gpt", "complete", "-m", "m", "x", *options]
@@ -297,7 +299,7 @@ def test_complete_error_cannot_control_a_terminal() -> None:
 
 def test_json_on_a_terminal_has_lines(server: ScriptedServer) -> None:
     """On a terminal the JSON is indented."""
-    server.answer_with(lambda _: json_answer({"choices": [{"text": "é", "index": 0}]}))
+    server.respond_with(lambda _: json_response({"choices": [{"text": "é", "index": 0}]}))
     shown, _ = on_a_terminal(server.url, "complete", "-m", "m", "x", "--json")
     assert shown.startswith('{\n  "choices": [\n')
     assert '"text": "é"' in shown
@@ -319,15 +321,15 @@ def test_complete_closed_pipe_ends_quietly(server: ScriptedServer) -> None:
 # What is asked and advised
 
 
-def listing(*names: str) -> Callable[[Received], Answer]:
-    """Answer /models with these names, and everything else with a completion."""
-    models = json_answer({"object": "list", "data": [{"id": name} for name in names]})
+def listing(*names: str) -> Callable[[Received], ScriptedResponse]:
+    """Respond to /models with these names, and everything else with a completion."""
+    models = json_response({"object": "list", "data": [{"id": name} for name in names]})
     return lambda received: models if received.path.endswith("/models") else OK
 
 
 def test_complete_without_model_takes_the_only_one(server: ScriptedServer) -> None:
     """Without --model the server's only model is taken, and named on stderr."""
-    server.answer_with(listing("mine"))
+    server.respond_with(listing("mine"))
     result = run("complete", "x")
     assert (result.stdout, result.stderr, result.exit_code) == (" ok\n", "model: mine\n", 0)
     assert [(each.method, each.path) for each in server.requests] == [
@@ -342,7 +344,7 @@ def test_complete_without_model_takes_the_only_one(server: ScriptedServer) -> No
 )
 def test_complete_without_model_lists_several(server: ScriptedServer, names: tuple[str, ...], message: str) -> None:
     """Where there is no choice to make for the user, or too much of one, it is a usage error that names the models."""
-    server.answer_with(listing(*names))
+    server.respond_with(listing(*names))
     result = run("complete", "x")
     assert result.exit_code == 2
     assert message in result.stderr
@@ -358,8 +360,8 @@ def test_complete_without_server_and_key_is_refused_at_once() -> None:
 
 def test_complete_options_of_the_client(server: ScriptedServer) -> None:
     """--header is sent, retries are logged with --verbose, and a bad header is a usage error without its value."""
-    answers = iter([json_answer({"error": "busy"}, 503, retry_after="0")])
-    server.answer_with(lambda _: next(answers, OK))
+    responses = iter([json_response({"error": "busy"}, 503, retry_after="0")])
+    server.respond_with(lambda _: next(responses, OK))
     result = complete("x", "--header", "X-Team: search", "--retries", "1", "--verbose", "--deadline", "60")
     assert (result.stdout, result.exit_code) == (" ok\n", 0)
     assert [each.header("x-team") for each in server.requests] == ["search", "search"]
@@ -372,7 +374,7 @@ def test_complete_options_of_the_client(server: ScriptedServer) -> None:
 
 def test_complete_errors_speak_to_a_shell(server: ScriptedServer) -> None:
     """A 401 and a timeout name the variable and the option, not Python's arguments."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "who?"}}, 401))
+    server.respond_with(lambda _: json_response({"error": {"message": "who?"}}, 401))
     refused = complete("x").stderr
     assert "OPENAI_API_KEY" in refused
     assert "security=" not in refused
@@ -405,6 +407,6 @@ def test_local_says_that_model_is_ignored() -> None:
 
 def test_gpt_debug_shows_the_traceback(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPT_DEBUG lets an error through, for whoever must report a defect; without it there is a hint."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "no such model"}}, 404))
+    server.respond_with(lambda _: json_response({"error": {"message": "no such model"}}, 404))
     monkeypatch.setenv("GPT_DEBUG", "1")
     assert isinstance(complete("x").exception, errors.NotFoundError)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from gpt import local
 from gpt.cli import app
-from tests.support.http_server import ScriptedServer, json_answer
+from tests.support.http_server import ScriptedServer, json_response
 
 
 def run(*arguments: str) -> Any:
@@ -40,7 +40,7 @@ def test_doctor_json(local_server: local.Server) -> None:
 def test_doctor_exit_code_of_a_bad_server(options: tuple[str, ...]) -> None:
     """A server that completes nothing is exit code 1; the table holds its words and none of its escapes or markup."""
     with ScriptedServer() as server:
-        server.reply(json_answer({"error": {"message": "[bold]down\x1b[2J[/bold]"}}, 503))
+        server.reply(json_response({"error": {"message": "[bold]down\x1b[2J[/bold]"}}, 503))
         result = run("--server-url", server.url, "-m", "m\x1b[2J", *options)
     assert result.exit_code == 1
     assert "[bold]down" in result.stdout
@@ -50,7 +50,7 @@ def test_doctor_exit_code_of_a_bad_server(options: tuple[str, ...]) -> None:
 def test_doctor_without_model_lists_several() -> None:
     """Several models and no --model is a usage error that names them."""
     with ScriptedServer() as server:
-        server.reply(json_answer({"data": [{"id": "a"}, {"id": "b"}]}))
+        server.reply(json_response({"data": [{"id": "a"}, {"id": "b"}]}))
         result = run("--server-url", server.url)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "a, b" in result.stderr

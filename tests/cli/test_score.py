@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from gpt import local
 from gpt.cli import app
-from tests.support.http_server import Answer, Received, json_answer
+from tests.support.http_server import Received, ScriptedResponse, json_response
 from tests.support.scoring_server import ScoringServer
 
 
@@ -36,7 +36,7 @@ def run(*arguments: str, stdin: str | None = None) -> Any:
     return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
 
 
-def echoing(received: Received) -> Answer:
+def echoing(received: Received) -> ScriptedResponse:
     """Repeat prompts as a server does whose tokens are characters, each half as likely as the one before."""
     choices = []
     prompts = received.json()["prompt"]
@@ -44,12 +44,12 @@ def echoing(received: Received) -> Answer:
         logprobs = [None, *(-float(n) for n in range(1, len(text)))]
         lists = {"tokens": list(text), "token_logprobs": logprobs, "text_offset": list(range(len(text)))}
         choices.append({"index": index, "text": text, "logprobs": lists})
-    return json_answer({"choices": choices})
+    return json_response({"choices": choices})
 
 
 def test_score_table(server: ScoringServer, tmp_path: Path) -> None:
     """A file's lines are scored, blank ones left out, and come as a table."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
     (tmp_path / "texts.txt").write_text("abc\n\nné\r\n", encoding="utf-8")
 
     result = run("score", str(tmp_path / "texts.txt"), "-m", "m")
@@ -64,7 +64,7 @@ def test_score_table(server: ScoringServer, tmp_path: Path) -> None:
 
 def test_score_json(server: ScoringServer, tmp_path: Path) -> None:
     """Of JSON lines the texts are scored after their contexts; --json gives a line for each, null for NaN."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
     (tmp_path / "texts.jsonl").write_text('{"text": "c", "context": "ab"}\n"x"\n', encoding="utf-8")
 
     result = run("score", str(tmp_path / "texts.jsonl"), "-m", "m", "--json", "--batch-size", "1")
@@ -77,7 +77,7 @@ def test_score_json(server: ScoringServer, tmp_path: Path) -> None:
 
 def test_score_context(server: ScoringServer) -> None:
     """--context comes before each line, which may come from stdin."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
 
     result = run("score", "-", "-m", "m", "--context", "ab", "--json", stdin="c\n")
 
@@ -86,7 +86,7 @@ def test_score_context(server: ScoringServer) -> None:
 
 def test_score_refused(server: ScoringServer) -> None:
     """A server that cannot score ends the command with one line that says so, and no number."""
-    server.reply(json_answer({"choices": [{"text": "\n", "index": 0}]}))
+    server.reply(json_response({"choices": [{"text": "\n", "index": 0}]}))
 
     result = run("score", "-", "-m", "m", "--json", stdin="abc\n")
 
@@ -107,7 +107,7 @@ def test_score_bad_line(server: ScoringServer, tmp_path: Path, line: str) -> Non
 
 def test_score_bad_line_does_not_end_the_run(server: ScoringServer, tmp_path: Path) -> None:
     """Lines that cannot be scored are told with their numbers; the others are printed in their order."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
     (tmp_path / "t.jsonl").write_bytes(b'"ab"\n\n{\n"\xff"\n"cde"\n')
 
     result = run("score", str(tmp_path / "t.jsonl"), "-m", "m", "--json")
@@ -119,7 +119,7 @@ def test_score_bad_line_does_not_end_the_run(server: ScoringServer, tmp_path: Pa
 
 def test_score_json_has_line_context_and_greediness(server: ScoringServer) -> None:
     """A line of JSON says where its text came from, and whether it is what the model would have written."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
 
     result = run("score", "-", "-m", "m", "--context", "ab", "--json", stdin="\nc\n")
 
@@ -129,7 +129,7 @@ def test_score_json_has_line_context_and_greediness(server: ScoringServer) -> No
 
 def test_score_json_lines_from_stdin_need_the_option(server: ScoringServer) -> None:
     """Objects on stdin are not scored as text unless asked for."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
 
     refused = run("score", "-", "-m", "m", stdin='{"text": "c", "context": "ab"}\n')
     scored = run("score", "-", "-m", "m", "--jsonl", "--json", stdin='{"text": "c", "context": "ab"}\n')
@@ -141,7 +141,7 @@ def test_score_json_lines_from_stdin_need_the_option(server: ScoringServer) -> N
 
 def test_score_output_is_continued(server: ScoringServer, tmp_path: Path) -> None:
     """What is in the output is not sent again; a line cut short by a crash is."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
     texts.write_text("abc\ncde\nefg\n")
 
@@ -160,7 +160,7 @@ def test_score_output_is_continued(server: ScoringServer, tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", ['{"id": 1}\n', "something else", '{"line": 1, "text": "xyz", "context": ""}\n'])
 def test_score_foreign_output_is_refused(server: ScoringServer, tmp_path: Path, content: str) -> None:
     """A file that is no file of scores, or of another input's, is left as it is."""
-    server.answer_with(echoing)
+    server.respond_with(echoing)
     (tmp_path / "s.jsonl").write_text(content)
 
     result = run("score", "-", "-m", "m", "-o", str(tmp_path / "s.jsonl"), stdin="abc\n")
@@ -197,7 +197,7 @@ def test_score_several_servers_share_the_work(tmp_path: Path, options: tuple[str
     with ScoringServer() as one, ScoringServer() as other:
         for server in (one, other):
             server.owned_by = "vllm"
-            server.answer_with(echoing)
+            server.respond_with(echoing)
         result = run(
             *("score", str(texts), "-o", str(scores), "--batch-size", "4"),
             *("--server-url", one.url, "--server-url", other.url, *options),
@@ -214,12 +214,12 @@ def test_score_ctrl_c_keeps_what_is_done(server: ScoringServer, tmp_path: Path, 
     """At Ctrl-C the code is 130, and the next run goes on: every line is there once."""
     held, numbers = threading.Event(), itertools.count(1)
 
-    def hold_later_ones(received: Received) -> Answer:
+    def hold_later_ones(received: Received) -> ScriptedResponse:
         if next(numbers) > 30:
             held.wait(60)
         return echoing(received)
 
-    server.answer_with(hold_later_ones)
+    server.respond_with(hold_later_ones)
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
     texts.write_text("".join(f"number {n}\n" for n in range(100)))
     command = [sys.executable, "-m", "gpt", "score", str(texts), "-o", str(scores), "--batch-size", "1", "-m", "m"]
@@ -240,7 +240,7 @@ def test_score_ctrl_c_keeps_what_is_done(server: ScoringServer, tmp_path: Path, 
 
 def test_score_wrong_key_ends_the_run(server: ScoringServer, tmp_path: Path) -> None:
     """A server that refuses everybody ends the run after --max-failures, with its reason and nothing written."""
-    server.answer_with(lambda _: json_answer({"error": {"message": "bad key"}}, 401))
+    server.respond_with(lambda _: json_response({"error": {"message": "bad key"}}, 401))
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
     texts.write_text("".join(f"number {n}\n" for n in range(200)))
 

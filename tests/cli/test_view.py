@@ -18,7 +18,7 @@ from gpt.models.shared import CreateCompletionResponse
 from tests.support.fixtures import vllm
 from tests.support.http_server import ScriptedServer
 
-ANSWER = vllm("echo_logprobs_generate")
+RESPONSE = vllm("echo_logprobs_generate")
 
 
 @pytest.fixture
@@ -34,23 +34,23 @@ def run(*arguments: str, stdin: str | None = None) -> Any:
 
 
 def test_view(tmp_path: Path) -> None:
-    """A saved answer is shown as text; -o writes the page and says so on stderr."""
-    (tmp_path / "answer.json").write_text(ANSWER.body, encoding="utf-8")
+    """A saved response is shown as text; -o writes the page and says so on stderr."""
+    (tmp_path / "completion.json").write_text(RESPONSE.body, encoding="utf-8")
 
-    shown = run("view", str(tmp_path / "answer.json"))
-    written = run("view", str(tmp_path / "answer.json"), "-o", str(tmp_path / "page.html"))
+    shown = run("view", str(tmp_path / "completion.json"))
+    written = run("view", str(tmp_path / "completion.json"), "-o", str(tmp_path / "page.html"))
 
     assert shown.stdout.startswith("A·class·definitions.")
     assert "90 % and more" not in shown.stdout
     assert "or ‘n’ 11.4 %" in shown.stdout
     assert (written.stdout, written.exit_code) == ("", 0)
     assert "page.html" in written.stderr
-    completion = CreateCompletionResponse.from_json(ANSWER.body)
+    completion = CreateCompletionResponse.from_json(RESPONSE.body)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == view.to_html(completion)
 
 
 def test_view_of_a_stream() -> None:
-    """The lines of `gpt complete --stream --json` are one answer."""
+    """The lines of `gpt complete --stream --json` are one response."""
     events = vllm("stream_echo_logprobs").body.split("\n\n")
     chunks = "\n".join(event.removeprefix("data: ") for event in events if "{" in event)
 
@@ -59,7 +59,7 @@ def test_view_of_a_stream() -> None:
 
 @pytest.mark.parametrize("text", ["", "nothing", "[]", '{"choices": 5}', '{"a": 1}\n{"b": 2}'])
 def test_view_of_something_else(text: str) -> None:
-    """What is no answer is a usage error that says what was expected."""
+    """What is no response is a usage error that says what was expected."""
     result = run("view", "-", stdin=text)
     assert result.exit_code == 2
     assert "expected the JSON of a completion" in result.stderr
@@ -67,7 +67,7 @@ def test_view_of_something_else(text: str) -> None:
 
 def test_complete_view(server: ScriptedServer) -> None:
     """`gpt complete --view` asks for log-probabilities and shows them; an explicit number is kept."""
-    server.reply(ANSWER.answer())
+    server.reply(RESPONSE.response())
 
     shown = run("complete", "-m", "m", "--view", "A class")
     run("complete", "-m", "m", "--view", "--logprobs", "2", "A class")
@@ -92,14 +92,14 @@ def test_local_view() -> None:
 def test_colours_on_a_terminal() -> None:
     """On a terminal the text is coloured; controls of a model's text never are ours to obey."""
     out = io.StringIO()
-    answer = CreateCompletionResponse.from_json(ANSWER.body)
-    Console(file=out, force_terminal=True, color_system="truecolor", width=80).print(view.to_text(answer))
+    response = CreateCompletionResponse.from_json(RESPONSE.body)
+    Console(file=out, force_terminal=True, color_system="truecolor", width=80).print(view.to_text(response))
     assert "\x1b[30;48;2;217;180;91m" in out.getvalue()
 
 
 def test_view_batch_output_shows_every_choice(tmp_path: Path) -> None:
     """Lines that `gpt batch` wrote are shown with all their choices; failed lines have none."""
-    body = json.loads(ANSWER.body)
+    body = json.loads(RESPONSE.body)
     good = {"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}
     bad = {"custom_id": "b", "response": {"status_code": 400, "body": {"error": {"message": "no"}}}, "error": None}
     (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, [good, bad, good])), encoding="utf-8")
@@ -116,10 +116,10 @@ def test_view_batch_output_shows_every_choice(tmp_path: Path) -> None:
 def test_view_batch_output_with_failed_lines_shows_the_others() -> None:
     """A failed line, the first one too, is left out; without any completion that is the message."""
     failed = json.dumps({"id": "1", "custom_id": "1", "response": None, "error": {"code": "x", "message": "no"}})
-    body = json.loads(ANSWER.body)
+    body = json.loads(RESPONSE.body)
     done = json.dumps({"id": "2", "custom_id": "2", "response": {"status_code": 200, "body": body}, "error": None})
 
-    assert run("view", "-", stdin=f"{failed}\n{done}\n").stdout == run("view", "-", stdin=ANSWER.body).stdout
+    assert run("view", "-", stdin=f"{failed}\n{done}\n").stdout == run("view", "-", stdin=RESPONSE.body).stdout
     refused = run("view", "-", stdin=f"{failed}\n")
     assert (refused.exit_code, "no line of this batch has a completion" in refused.stderr) == (2, True)
 
@@ -127,5 +127,5 @@ def test_view_batch_output_with_failed_lines_shows_the_others() -> None:
 def test_view_output_dash_is_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-o -` writes the page to stdout, and no file of that name."""
     monkeypatch.chdir(tmp_path)
-    assert run("view", "-", "-o", "-", stdin=ANSWER.body).stdout.startswith("<!doctype html>")
+    assert run("view", "-", "-o", "-", stdin=RESPONSE.body).stdout.startswith("<!doctype html>")
     assert list(tmp_path.iterdir()) == []

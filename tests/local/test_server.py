@@ -31,13 +31,13 @@ def server() -> Iterator[local.Server]:
 
 
 def complete(server: local.Server, **body: Any) -> dict[str, Any]:
-    answer = requests.post(
+    response = requests.post(
         f"{server.url}/completions",
         json={"prompt": "A class definition", "max_tokens": 16, "temperature": 0, **body},
         timeout=60,
     )
-    answer.raise_for_status()
-    return cast(dict[str, Any], answer.json())
+    response.raise_for_status()
+    return cast(dict[str, Any], response.json())
 
 
 def text(server: local.Server, **body: Any) -> str:
@@ -61,16 +61,16 @@ def port_of(server: local.Server) -> int:
     return int(server.url.removesuffix("/v1").rpartition(":")[2])
 
 
-# What it answers
+# What it responds
 
 
 def test_completes_at_a_url_that_ends_in_v1(server: local.Server) -> None:
     """A client needs nothing but the URL."""
     assert server.url.startswith("http://127.0.0.1:")
     assert server.url.endswith("/v1")
-    answer = complete(server)
-    assert answer["object"] == "text_completion"
-    assert answer["usage"]["completion_tokens"] == 16
+    response = complete(server)
+    assert response["object"] == "text_completion"
+    assert response["usage"]["completion_tokens"] == 16
 
 
 def test_greedy_text_repeats(server: local.Server) -> None:
@@ -94,22 +94,24 @@ def test_takes_token_ids(server: local.Server) -> None:
 
 
 def test_streams(server: local.Server) -> None:
-    """The events of a stream add up to the text of the plain answer, and the stream ends as OpenAI's does."""
-    answer = requests.post(
+    """The events of a stream add up to the text of the plain response, and the stream ends as OpenAI's does."""
+    response = requests.post(
         f"{server.url}/completions",
         json={"prompt": "A class definition", "max_tokens": 16, "temperature": 0, "stream": True},
         timeout=60,
     )
-    events = [line.removeprefix("data: ") for line in answer.content.decode().splitlines() if line.startswith("data: ")]
+    events = [
+        line.removeprefix("data: ") for line in response.content.decode().splitlines() if line.startswith("data: ")
+    ]
     assert events.pop() == "[DONE]"
     assert "".join(json.loads(event)["choices"][0]["text"] for event in events) == text(server)
 
 
-def test_answers_many_threads(server: local.Server) -> None:
+def test_responses_many_threads(server: local.Server) -> None:
     """More clients than parallel slots are all answered."""
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda number: complete(server, prompt=f"Item {number}", ignore_eos=True), range(48)))
-    assert {answer["usage"]["completion_tokens"] for answer in answers} == {16}
+        responses = list(pool.map(lambda number: complete(server, prompt=f"Item {number}", ignore_eos=True), range(48)))
+    assert {response["usage"]["completion_tokens"] for response in responses} == {16}
 
 
 @pytest.mark.parametrize("n_parallel", [1, 3])
@@ -130,9 +132,9 @@ def test_serves_a_model_of_ones_own(tmp_path: Path) -> None:
     mine = tmp_path / "mine.gguf"
     shutil.copy(BUNDLED, mine)
     with local.Server(mine, n_parallel=2) as server:
-        answer = complete(server)
-    assert answer["model"] == "mine"
-    assert answer["usage"]["completion_tokens"] == 16
+        response = complete(server)
+    assert response["model"] == "mine"
+    assert response["usage"]["completion_tokens"] == 16
 
 
 def test_bundled_model_is_small() -> None:
@@ -270,7 +272,7 @@ def test_takes_the_port_it_is_given() -> None:
 
 
 def test_web_pages_from_elsewhere_cannot_read_it(server: local.Server) -> None:
-    """A browser hands the answer to pages served from this machine only."""
+    """A browser hands the response to pages served from this machine only."""
     url = f"{server.url}/models"
     near = requests.get(url, headers={"Origin": "http://localhost:3000"}, timeout=60)
     far = requests.get(url, headers={"Origin": "https://example.com"}, timeout=60)
@@ -325,19 +327,19 @@ BUSY = """
 
     server = local.Server()
     url = f"{server.url}/completions"
-    answers = []
+    responses = []
 
     def ask_for_ever(stream):
         body = {"prompt": "A class", "max_tokens": 250, "ignore_eos": True, "stream": stream}
         while True:
             try:
-                answers.append(requests.post(url, json=body, timeout=60))
+                responses.append(requests.post(url, json=body, timeout=60))
             except requests.RequestException:
                 pass
 
     for number in range(8):
         threading.Thread(target=ask_for_ever, args=(number % 2 == 0,), daemon=True).start()
-    while len(answers) < 8:
+    while len(responses) < 8:
         time.sleep(0.01)
 """
 
@@ -352,13 +354,13 @@ def test_ends_under_load(last: str) -> None:
 def test_close_cuts_a_stream_off() -> None:
     """A consumer that stopped reading does not hold up close, and learns that the rest will not come."""
     with local.Server() as server:
-        answer = requests.post(
+        response = requests.post(
             f"{server.url}/completions",
             json={"prompt": "A class", "stream": True, "ignore_eos": True, "max_tokens": 250},
             stream=True,
             timeout=60,
         )
-    answer.close()
+    response.close()
     with pytest.raises(requests.ConnectionError):
         complete(server)
 
@@ -466,7 +468,7 @@ def test_a_forked_child_leaves_it_running() -> None:
 
 
 def test_prints_nothing(tmp_path: Path) -> None:
-    """Neither stream hears of the engine: whoever pipes the answer gets the answer alone."""
+    """Neither stream hears of the engine: whoever pipes the response gets the response alone."""
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(BUNDLED.read_bytes()[:100_000])
     mine = tmp_path / "mine.gguf"

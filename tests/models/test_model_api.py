@@ -76,17 +76,17 @@ def test_a_request_comes_back_from_dict_and_json() -> None:
     assert read.max_tokens is None
 
 
-def test_an_answer_from_dict_is_the_answer_from_the_wire() -> None:
+def test_a_response_from_dict_is_the_response_from_the_wire() -> None:
     """The public readers and the wire give equal models."""
     recorded = vllm("extras")
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(recorded.answer())
-        answer = s.completions.create_completion(request()).create_completion_response
-    assert answer == shared.CreateCompletionResponse.from_json(recorded.body)
-    assert answer == shared.CreateCompletionResponse.from_json(recorded.body.encode())
-    assert answer == shared.CreateCompletionResponse.from_json(bytearray(recorded.body.encode()))
-    assert answer == shared.CreateCompletionResponse.from_dict(json.loads(recorded.body))
-    assert answer != shared.CreateCompletionResponse.from_dict(COMPLETION)
+        server.reply(recorded.response())
+        response = s.completions.create_completion(request()).create_completion_response
+    assert response == shared.CreateCompletionResponse.from_json(recorded.body)
+    assert response == shared.CreateCompletionResponse.from_json(recorded.body.encode())
+    assert response == shared.CreateCompletionResponse.from_json(bytearray(recorded.body.encode()))
+    assert response == shared.CreateCompletionResponse.from_dict(json.loads(recorded.body))
+    assert response != shared.CreateCompletionResponse.from_dict(COMPLETION)
 
 
 def test_a_decoded_model_equals_a_built_one() -> None:
@@ -142,8 +142,8 @@ def test_options_of_the_dataclasses_json_api() -> None:
     assert request().to_json(ensure_ascii=True, separators=(", ", ": ")) == '{"model": "m", "prompt": "Say"}'
 
 
-def test_requests_are_checked_when_written_and_answers_are_not() -> None:
-    """NaN cannot be sent; in an answer it is what the server said."""
+def test_requests_are_checked_when_written_and_responses_are_not() -> None:
+    """NaN cannot be sent; in a response it is what the server said."""
     with pytest.raises(ValueError, match="temperature: expected a finite number, got nan"):
         request(temperature=float("nan")).to_json()
     logprobs = shared.CreateCompletionResponseChoicesLogprobs(token_logprobs=[float("nan"), float("-inf")])
@@ -163,13 +163,13 @@ def test_models_are_keyword_only_and_independent(model: Any) -> None:
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score"])
 def test_copies_and_pickles_are_equal(name: str) -> None:
-    """Answers travel between processes and can be copied, deep or not."""
-    answer = shared.CreateCompletionResponse.from_json(vllm(name).body)
-    assert pickle.loads(pickle.dumps(answer)) == answer
-    deep = copy.deepcopy(answer)
-    assert deep == copy.copy(answer) == answer
+    """Responses travel between processes and can be copied, deep or not."""
+    response = shared.CreateCompletionResponse.from_json(vllm(name).body)
+    assert pickle.loads(pickle.dumps(response)) == response
+    deep = copy.deepcopy(response)
+    assert deep == copy.copy(response) == response
     deep.choices[0].additional_properties["x"] = 1
-    assert deep != answer
+    assert deep != response
 
 
 def test_repr_shows_the_tree() -> None:
@@ -222,7 +222,7 @@ OTHERS = st.dictionaries(st.text() | st.sampled_from(["usage", "id", "additional
 
 
 @given(OTHERS, CHOICES)
-def test_any_answer_goes_back_unchanged(others: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+def test_any_response_goes_back_unchanged(others: dict[str, Any], choices: list[dict[str, Any]]) -> None:
     """Whatever a server invents beside and inside `choices` is kept; only nulls of typed fields are left out."""
     body = {**others, "choices": choices}
     read = shared.CreateCompletionResponse.from_dict(body)

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from tests.support.client import COMPLETION, ask, make, request
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.client import COMPLETION, create, make, request
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 
 LONG = {**COMPLETION, "choices": [{"text": "x" * 30_000, "index": 0, "finish_reason": "stop"}]}
 
@@ -15,8 +15,8 @@ LONG = {**COMPLETION, "choices": [{"text": "x" * 30_000, "index": 0, "finish_rea
 def test_completion_is_the_completion() -> None:
     """`.completion` needs no check for `None`."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION))
-        result = ask(s)
+        server.reply(json_response(COMPLETION))
+        result = create(s)
     assert result.completion is result.create_completion_response
     assert result.completion.choices[0].text == " ok"
 
@@ -24,7 +24,7 @@ def test_completion_is_the_completion() -> None:
 def test_completion_of_a_stream_raises_and_names_completion_stream() -> None:
     """Where a stream was asked for there is none; the message says what there is, and the result can be copied."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(COMPLETION))
+        server.reply(sse_response(COMPLETION))
         result = s.completions.create_completion(request(stream=True))
         with pytest.raises(TypeError, match="completion_stream"):
             _ = result.completion
@@ -37,8 +37,8 @@ def test_completion_of_a_stream_raises_and_names_completion_stream() -> None:
 def test_repr_is_short_and_html_shows_the_completion() -> None:
     """A long completion does not fill a terminal; a notebook shows it as it shows the completion itself."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(LONG, headers={"x-request-id": "req-1"}))
-        result = ask(s)
+        server.reply(json_response(LONG, headers={"x-request-id": "req-1"}))
+        result = create(s)
     assert repr(result) == "<CreateCompletionResponse [200] create_completion_response, request_id='req-1'>"
     assert result._repr_html_() == result.completion._repr_html_()
 
@@ -46,6 +46,6 @@ def test_repr_is_short_and_html_shows_the_completion() -> None:
 def test_copy_keeps_the_request_of_the_response() -> None:
     """A copy in this process is whole; only what is pickled goes without the request, which has the key."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(COMPLETION))
-        result = ask(s)
+        server.reply(json_response(COMPLETION))
+        result = create(s)
     assert copy.copy(result).raw_response.request is result.raw_response.request

@@ -14,8 +14,8 @@ import pytest
 
 from gpt.models import errors, shared
 from gpt.models.errors import SDKError, sdkerror
-from tests.support.client import ONCE, ask, make, request
-from tests.support.http_server import Answer, ScriptedServer, json_answer, sse_answer
+from tests.support.client import ONCE, create, make, request
+from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 TREE = {
     "APIStatusError": "SDKError",
@@ -50,10 +50,10 @@ def failing(status: int = 429) -> SDKError:
     body = {"error": {"message": "m", "code": "c", "type": "t", "param": "p"}}
     headers = {"x-request-id": "req-1", "retry-after": "7", "set-cookie": "session=cookie-secret"}
     with ScriptedServer() as server:
-        server.reply(json_answer(body, status, headers=headers))
+        server.reply(json_response(body, status, headers=headers))
         security = shared.Security(api_key_auth="sk-secret-key")
         with make(server.url, retry_config=ONCE, security=security) as s, pytest.raises(SDKError) as caught:
-            ask(s)
+            create(s)
     return caught.value
 
 
@@ -61,7 +61,7 @@ def interrupted() -> SDKError:
     """Make a real error out of a stream that stops."""
     chunk = {"id": "c", "choices": [{"text": "a", "index": 0, "logprobs": {"tokens": ["a"]}}]}
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk, cut="fin"))
+        server.reply(sse_response(chunk, cut="fin"))
         with pytest.raises(SDKError) as caught:
             s.completions.stream_completion(request()).collect()
     return caught.value
@@ -69,9 +69,9 @@ def interrupted() -> SDKError:
 
 def timed_out() -> SDKError:
     with ScriptedServer() as server, make(server.url, timeout=(5, 0.05)) as s:
-        server.reply(Answer(chunks=[threading.Event()], framing="close"))
+        server.reply(ScriptedResponse(chunks=[threading.Event()], framing="close"))
         with pytest.raises(errors.APITimeoutError) as caught:
-            ask(s)
+            create(s)
     return caught.value
 
 
@@ -79,15 +79,15 @@ def unreachable() -> SDKError:
     with ScriptedServer() as server:
         server.tcp.refuse()
         with make(server.url, retry_config=ONCE) as s, pytest.raises(errors.APIConnectionError) as caught:
-            ask(s)
+            create(s)
     return caught.value
 
 
 def unreadable() -> SDKError:
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_answer(b"<html>", x_request_id="r"))
+        server.reply(json_response(b"<html>", x_request_id="r"))
         with pytest.raises(errors.ResponseValidationError) as caught:
-            ask(s)
+            create(s)
     return caught.value
 
 
@@ -95,7 +95,7 @@ REAL: list[Callable[[], SDKError]] = [failing, interrupted, timed_out, unreachab
 
 
 def portrait(error: SDKError) -> dict[str, Any]:
-    """List everything public of an error, but for the answer itself."""
+    """List everything public of an error, but for the response itself."""
     names = ("message", "status_code", "body", "request_id", "code", "type", "param", "retry_after", "partial")
     headers = {name.lower(): value for name, value in error.headers.items() if name.lower() != "set-cookie"}
     shown = {name: getattr(error, name) for name in names}
@@ -140,7 +140,7 @@ def test_every_class_survives_a_process_pool(processes: ProcessPoolExecutor, kin
 
 @pytest.mark.parametrize("make_error", REAL, ids=lambda make_error: make_error.__name__)
 def test_real_errors_survive_a_process_pool(processes: ProcessPoolExecutor, make_error: Callable[[], SDKError]) -> None:
-    """Errors of real calls do, too, with details, headers and the partial answer."""
+    """Errors of real calls do, too, with details, headers and the partial response."""
     error = make_error()
     assert portrait(processes.submit(there_and_back, error).result(60)) == portrait(error)
 
@@ -182,8 +182,8 @@ def test_headers_are_found_in_any_case_after_a_journey() -> None:
     assert pickle.loads(pickle.dumps(failing())).headers["X-REQUEST-ID"] == "req-1"
 
 
-def test_errors_without_an_answer() -> None:
-    """What there was no answer for has no status, and says which host and what failed."""
+def test_errors_without_a_response() -> None:
+    """What there was no response for has no status, and says which host and what failed."""
     error = unreachable()
     assert (error.status_code, error.body, error.raw_response, error.request_id) == (None, "", None, None)
     assert (dict(error.headers), error.code, error.retry_after) == ({}, None, None)
@@ -192,8 +192,8 @@ def test_errors_without_an_answer() -> None:
     assert error.__cause__ is not None
 
 
-def test_the_partial_answer_is_an_answer() -> None:
-    """What had come is collected into the model that a whole answer would be."""
+def test_the_partial_response_is_a_response() -> None:
+    """What had come is collected into the model that a whole response would be."""
     partial = interrupted().partial
     assert type(partial) is shared.CreateCompletionResponse
     assert (partial.id, partial.choices[0].text, partial.choices[0].finish_reason) == ("c", "a", None)

@@ -28,8 +28,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from gpt import bulk
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ONCE, STREAM, ask, make, request, stream_text, text
-from tests.support.http_server import Answer, Received, ScriptedServer, certificate, json_answer, render
+from tests.support.client import COMPLETION, OK, ONCE, STREAM, create, make, request, stream_text, text
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, certificate, json_response, render
 from tests.support.raw_server import RawServer, read_request
 
 URL = "https://api.example.com/v1"
@@ -38,9 +38,9 @@ EVENTS = b"".join(STREAM.chunks)  # type: ignore[arg-type]  # all of them bytes
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """A server that answers with a stream whom asks for one, else with a completion."""
+    """A server that responds with a stream whom asks for one, else with a completion."""
     with ScriptedServer() as server:
-        server.answer_with(lambda received: STREAM if received.json().get("stream") else OK)
+        server.respond_with(lambda received: STREAM if received.json().get("stream") else OK)
         yield server
 
 
@@ -49,21 +49,21 @@ def server() -> Iterator[ScriptedServer]:
 
 @responses.activate
 def test_responses() -> None:
-    """`responses` answers in the network's place, plainly, as a stream and with an error that is retried."""
+    """`responses` responds in the network's place, plainly, as a stream and with an error that is retried."""
     responses.post(f"{URL}/completions", status=503)
     responses.post(f"{URL}/completions", json=COMPLETION)
     responses.post(f"{URL}/completions", body=EVENTS, content_type="text/event-stream")
     with make(URL) as s:
-        assert text(ask(s)) == " ok"
+        assert text(create(s)) == " ok"
         assert stream_text(s) == " ok"
     assert [call.request.headers["User-Agent"][:7] for call in responses.calls] == ["gpt-sdk"] * 3
 
 
 @responses.activate
-def test_responses_without_an_answer() -> None:
+def test_responses_without_a_response() -> None:
     """A request that `responses` does not expect is a connection error, as from a host that is not there."""
     with make(URL, retry_config=ONCE) as s, pytest.raises(errors.APIConnectionError, match="registered"):
-        ask(s)
+        create(s)
 
 
 def test_vcrpy(server: ScriptedServer, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_vcrpy(server: ScriptedServer, tmp_path: Path) -> None:
     security = shared.Security(api_key_auth="sk-secret")
     for _ in range(2):
         with tape.use_cassette(str(tmp_path / "tape.yaml")) as cassette, make(server.url, security=security) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
             assert stream_text(s) == " ok"
         server.close()
     assert cassette.play_count == 2
@@ -94,9 +94,9 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 def test_opentelemetry(server: ScriptedServer, spans: InMemorySpanExporter) -> None:
     """OpenTelemetry sees each attempt, streams included, and its context travels to the server."""
-    server.reply(json_answer({"error": "busy"}, 503), OK, STREAM)
+    server.reply(json_response({"error": "busy"}, 503), OK, STREAM)
     with make(server.url) as s:
-        ask(s)
+        create(s)
         stream_text(s)
     finished = spans.get_finished_spans()
     statuses = [dict(span.attributes or {}).get("http.status_code") for span in finished]
@@ -119,12 +119,12 @@ def client_certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, s
 
 @contextmanager
 def mutual_tls_server(trusted: str) -> Iterator[str]:
-    """Answer those who show a certificate; give the URL."""
+    """Respond to those who show a certificate; give the URL."""
 
     def serve(conn: socket.socket, _: int) -> None:
         while read_request(conn):
             for piece in render(OK):
-                conn.sendall(piece)  # type: ignore[arg-type]  # an answer without gates
+                conn.sendall(piece)  # type: ignore[arg-type]  # a response without gates
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate().cert, certificate().key)
@@ -139,18 +139,18 @@ def test_client_certificate(client_certificate: tuple[str, str]) -> None:
     with mutual_tls_server(client_certificate[0]) as url, requests.Session() as session:
         session.verify = str(certificate().cert)
         with make(url, client=session, retry_config=ONCE) as s, pytest.raises(errors.APIConnectionError):
-            ask(s)
+            create(s)
         session.cert = client_certificate
         with make(url, client=session) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
 
 
 class _UnixHandler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         while data := read_request(self.connection):
-            answer = STREAM if b'"stream":true' in data else OK
-            for piece in render(answer):
-                self.wfile.write(piece)  # type: ignore[arg-type]  # an answer without gates
+            response = STREAM if b'"stream":true' in data else OK
+            for piece in render(response):
+                self.wfile.write(piece)  # type: ignore[arg-type]  # a response without gates
 
 
 def _unix_session() -> Any:
@@ -165,7 +165,7 @@ def test_unix_socket(tmp_path: Path) -> None:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with make(f"http+unix://{quote(path, safe='')}/v1", client=session) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
             assert stream_text(s) == " ok"
         server.shutdown()
 
@@ -208,7 +208,7 @@ def test_socks_by_session(server: ScriptedServer) -> None:
     with socks5_proxy() as (address, names), requests.Session() as session:
         session.proxies = {"http": f"socks5h://{address}"}
         with make(f"http://gpt.test:{server.port}/v1", client=session) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
             assert stream_text(s) == " ok"
         assert set(names) == {b"gpt.test"}
 
@@ -218,7 +218,7 @@ def test_socks_by_environment(server: ScriptedServer, monkeypatch: pytest.Monkey
     with socks5_proxy() as (address, names):
         monkeypatch.setenv("HTTP_PROXY", f"socks5h://{address}")
         with make(f"http://gpt.test:{server.port}/v1", deadline=30) as s:
-            assert text(ask(s)) == " ok"
+            assert text(create(s)) == " ok"
         assert names == [b"gpt.test"]
 
 
@@ -242,17 +242,17 @@ def test_tokenizers(server: ScriptedServer) -> None:
 
 
 def test_pandas(server: ScriptedServer) -> None:
-    """A frame's column goes through a bulk run and comes back as a column, each answer in its prompt's row."""
+    """A frame's column goes through a bulk run and comes back as a column, each response in its prompt's row."""
 
-    def reverse(received: Received) -> Answer:
-        return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"][::-1], "index": 0}]})
+    def reverse(received: Received) -> ScriptedResponse:
+        return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"][::-1], "index": 0}]})
 
-    server.answer_with(reverse)
+    server.respond_with(reverse)
     frame = pd.DataFrame({"prompt": [f"p{n}" for n in range(30)]}, index=range(100, 130))
 
     with make(server.url) as s:
         asked = (shared.CreateCompletionRequest(model="m", prompt=prompt) for prompt in frame["prompt"])
-        answers = {o.index: o.response.choices[0].text for o in bulk.run(s, asked) if o.response is not None}
-        frame["answer"] = [answers.get(row) for row in range(len(frame))]
+        responses = {o.index: o.response.choices[0].text for o in bulk.run(s, asked) if o.response is not None}
+        frame["answer"] = [responses.get(row) for row in range(len(frame))]
 
     assert (frame["answer"] == frame["prompt"].str[::-1]).all()

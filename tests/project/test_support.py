@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.fixtures import error_samples, vllm, vllm_names, wire, wire_names
-from tests.support.http_server import Answer, Framing, Received, ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import Framing, Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.proxies import ForwardProxy, ToxicProxy
 from tests.support.raw_server import RawServer, read_request, reset
 from tests.support.sse_cases import NOT_DATA, Expected, SseCase, cases, large_cases
@@ -45,7 +45,7 @@ def dial(port: int) -> socket.socket:
 
 
 def post(conn: http.client.HTTPConnection, body: bytes = b"{}") -> http.client.HTTPResponse:
-    """Ask for a completion; the answer's body is still to be read."""
+    """Ask for a completion; the response's body is still to be read."""
     conn.request("POST", "/v1/completions?a=1", body, {"X-One": "1"})
     return conn.getresponse()
 
@@ -60,7 +60,7 @@ def read_all(conn: socket.socket) -> bytes:
 
 def test_requests_are_kept(server: ScriptedServer) -> None:
     """A request is kept as it came: method, target, headers, the exact body, its connection."""
-    server.reply(json_answer({"ok": True}))
+    server.reply(json_response({"ok": True}))
     with closing(connect(server.url)) as conn:
         assert json.load(post(conn, b'{"a": "\xc3\xa9"}')) == {"ok": True}
     (request,) = server.requests
@@ -72,35 +72,35 @@ def test_requests_are_kept(server: ScriptedServer) -> None:
     assert ("X-One", "1") in request.headers
 
 
-def test_answers_come_in_order_and_the_last_repeats(server: ScriptedServer) -> None:
-    """Answers queue up, the last repeats, and what is queued later comes next."""
-    server.reply(json_answer({}, 500), json_answer({}, 429))
-    server.reply(json_answer({}))
+def test_responses_come_in_order_and_the_last_repeats(server: ScriptedServer) -> None:
+    """Responses queue up, the last repeats, and what is queued later comes next."""
+    server.reply(json_response({}, 500), json_response({}, 429))
+    server.reply(json_response({}))
     with closing(connect(server.url)) as conn:
         statuses = [post_status(conn) for _ in range(4)]
-        server.reply(json_answer({}, 404))
+        server.reply(json_response({}, 404))
         assert [*statuses, post_status(conn)] == [500, 429, 200, 200, 404]
     assert server.connections == 1
 
 
 def post_status(conn: http.client.HTTPConnection) -> int:
-    """Make one request and read its answer to the end."""
-    answer = post(conn)
-    answer.read()
-    return answer.status
+    """Make one request and read its response to the end."""
+    response = post(conn)
+    response.read()
+    return response.status
 
 
-def test_a_function_answers(server: ScriptedServer) -> None:
+def test_a_function_responses(server: ScriptedServer) -> None:
     """A function can look at the request."""
-    server.answer_with(lambda request: json_answer(request.json(), 202, retry_after="1", headers={"X-A": "b"}))
+    server.respond_with(lambda request: json_response(request.json(), 202, retry_after="1", headers={"X-A": "b"}))
     with closing(connect(server.url)) as conn:
-        answer = post(conn, b'{"n":1}')
-        assert (answer.status, answer.read()) == (202, b'{"n": 1}')
-        assert (answer.headers["retry-after"], answer.headers["x-a"]) == ("1", "b")
+        response = post(conn, b'{"n":1}')
+        assert (response.status, response.read()) == (202, b'{"n": 1}')
+        assert (response.headers["retry-after"], response.headers["x-a"]) == ("1", "b")
 
 
 def test_no_script_is_an_error() -> None:
-    """A request that no answer was scripted for fails the test at the server's end."""
+    """A request that no response was scripted for fails the test at the server's end."""
     server = ScriptedServer()
     with closing(connect(server.url)) as conn, pytest.raises(http.client.RemoteDisconnected):
         post(conn)
@@ -109,17 +109,17 @@ def test_no_script_is_an_error() -> None:
 
 
 def test_the_bytes_on_the_wire(server: ScriptedServer) -> None:
-    """Nothing is on the wire but what the answer says and its framing."""
+    """Nothing is on the wire but what the response says and its framing."""
     server.reply(
-        Answer(207, [("X-A", "1"), ("X-A", "2")], b"body"),
-        Answer(299, chunks=[b"ab", b"", b"c"], framing="chunked"),
+        ScriptedResponse(207, [("X-A", "1"), ("X-A", "2")], b"body"),
+        ScriptedResponse(299, chunks=[b"ab", b"", b"c"], framing="chunked"),
     )
-    ask = b"POST /v1 HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"
+    create = b"POST /v1 HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"
     with dial(server.port) as conn:
-        conn.sendall(ask)
+        conn.sendall(create)
         first = b"HTTP/1.1 207 Multi-Status\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 4\r\n\r\nbody"
         assert read_exactly(conn, len(first)) == first
-        conn.sendall(ask.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        conn.sendall(create.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         head = b"HTTP/1.1 299 Odd\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         assert read_all(conn) == head + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
 
@@ -135,7 +135,7 @@ def read_exactly(conn: socket.socket, n: int) -> bytes:
 def test_a_gate_holds_back_what_follows(server: ScriptedServer, framing: Framing, gzip: bool) -> None:
     """In every framing a chunk arrives before the gate behind it is opened, and the next one after."""
     gate = threading.Event()
-    server.reply(Answer(framing=framing, chunks=[b"first", gate, b"second"], gzip=gzip))
+    server.reply(ScriptedResponse(framing=framing, chunks=[b"first", gate, b"second"], gzip=gzip))
     with closing(connect(server.url)) as conn:
         body = post(conn)
         plain = inflate(body, gzip)
@@ -153,22 +153,22 @@ def inflate(body: http.client.HTTPResponse, gzip: bool) -> Iterator[bytes]:
     assert not gzip or unpacker.eof
 
 
-def test_sse_answers(server: ScriptedServer) -> None:
+def test_sse_responses(server: ScriptedServer) -> None:
     """Events are bytes or mappings, and `[DONE]` comes by itself, but not if the stream is cut."""
-    server.reply(sse_answer({"a": "é"}, b": ping\n\n"), sse_answer({"a": 1}, done=False, x_request_id="r"))
+    server.reply(sse_response({"a": "é"}, b": ping\n\n"), sse_response({"a": 1}, done=False, x_request_id="r"))
     with closing(connect(server.url)) as conn:
-        answer = post(conn)
-        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert answer.read().decode() == 'data: {"a":"é"}\n\n: ping\n\ndata: [DONE]\n\n'
-        answer = post(conn)
-        assert (answer.headers["x-request-id"], answer.read()) == ("r", b'data: {"a":1}\n\n')
+        response = post(conn)
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.read().decode() == 'data: {"a":"é"}\n\n: ping\n\ndata: [DONE]\n\n'
+        response = post(conn)
+        assert (response.headers["x-request-id"], response.read()) == ("r", b'data: {"a":1}\n\n')
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_a_cut_resets_the_connection(server: ScriptedServer, framing: Framing) -> None:
-    """A cut answer ends with a reset, after its chunks."""
+    """A cut response ends with a reset, after its chunks."""
     gate = threading.Event()
-    server.reply(Answer(chunks=[b"first", gate], framing=framing, cut=True))
+    server.reply(ScriptedResponse(chunks=[b"first", gate], framing=framing, cut=True))
     with closing(connect(server.url)) as conn:
         body = post(conn)
         assert body.read1(100) == b"first"
@@ -177,23 +177,23 @@ def test_a_cut_resets_the_connection(server: ScriptedServer, framing: Framing) -
             body.read(1)
 
 
-@pytest.mark.parametrize("answer", [json_answer({}, cut="fin"), sse_answer({}, cut="fin")])
-def test_a_soft_cut_leaves_the_body_short(server: ScriptedServer, answer: Answer) -> None:
+@pytest.mark.parametrize("response", [json_response({}, cut="fin"), sse_response({}, cut="fin")])
+def test_a_soft_cut_leaves_the_body_short(server: ScriptedServer, response: ScriptedResponse) -> None:
     """An orderly end that comes too early leaves the body incomplete in either framing."""
-    server.reply(answer)
+    server.reply(response)
     with closing(connect(server.url)) as conn, pytest.raises(http.client.IncompleteRead) as caught:
         post(conn).read()
     assert b"[DONE]" not in caught.value.partial
 
 
 def test_a_client_that_leaves_is_noticed(server: ScriptedServer) -> None:
-    """A client's leaving is seen at once, even while the answer waits at a gate."""
-    server.reply(sse_answer({"a": 1}, threading.Event()))
+    """A client's leaving is seen at once, even while the response waits at a gate."""
+    server.reply(sse_response({"a": 1}, threading.Event()))
     conn = connect(server.url)
-    answer = post(conn)
-    assert answer.read1(100) == b'data: {"a":1}\n\n'
+    response = post(conn)
+    assert response.read1(100) == b'data: {"a":1}\n\n'
     assert server.open_connections == 1
-    answer.close()
+    response.close()
     conn.close()
     server.wait_closed(1)
     assert server.open_connections == 0
@@ -201,7 +201,7 @@ def test_a_client_that_leaves_is_noticed(server: ScriptedServer) -> None:
 
 def test_connections_are_counted_and_dropped(server: ScriptedServer) -> None:
     """Each request says on which connection it came; idle ones can be dropped."""
-    server.reply(json_answer({}))
+    server.reply(json_response({}))
     with closing(connect(server.url)) as one, closing(connect(server.url)) as two:
         assert [post_status(one), post_status(two), post_status(one)] == [200] * 3
         server.wait_requests(3)
@@ -214,8 +214,8 @@ def test_connections_are_counted_and_dropped(server: ScriptedServer) -> None:
 
 
 def test_many_threads(server: ScriptedServer) -> None:
-    """Requests of many threads are answered each with its own answer."""
-    server.answer_with(lambda request: json_answer(request.json()))
+    """Requests of many threads are answered each with its own response."""
+    server.respond_with(lambda request: json_response(request.json()))
     seen: list[object] = []
 
     def work(n: int) -> None:
@@ -234,11 +234,11 @@ def test_many_threads(server: ScriptedServer) -> None:
 def test_tls() -> None:
     """Over TLS all is the same; the certificate is good for both names, and only if it is trusted."""
     with ScriptedServer(tls=True) as server:
-        server.reply(json_answer({"ok": 1}))
+        server.reply(json_response({"ok": 1}))
         context = ssl.create_default_context(cafile=server.ca_file)
         for host in ("127.0.0.1", "localhost"):
-            with urllib.request.urlopen(f"https://{host}:{server.port}/v1", context=context, timeout=10) as answer:
-                assert json.load(answer) == {"ok": 1}
+            with urllib.request.urlopen(f"https://{host}:{server.port}/v1", context=context, timeout=10) as response:
+                assert json.load(response) == {"ok": 1}
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             urllib.request.urlopen(server.url, timeout=10)
 
@@ -247,7 +247,7 @@ def test_tls_cut_and_leaving() -> None:
     """A cut and a client that leaves work through TLS too."""
     with ScriptedServer(tls=True) as server:
         gate = threading.Event()
-        server.reply(sse_answer(b"one", gate, cut=True), sse_answer(b"two", threading.Event()))
+        server.reply(sse_response(b"one", gate, cut=True), sse_response(b"two", threading.Event()))
         context = ssl.create_default_context(cafile=server.ca_file)
         with closing(http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)) as conn:
             body = post(conn)
@@ -265,7 +265,7 @@ def test_tls_cut_and_leaving() -> None:
 def test_close_ends_everything() -> None:
     """A server closes at once, whatever its clients and handlers wait for."""
     with ScriptedServer() as server:
-        server.reply(sse_answer(b"one", threading.Event()))
+        server.reply(sse_response(b"one", threading.Event()))
         idle, waiting = dial(server.port), connect(server.url)
         assert post(waiting).read1(10) == b"one"
         server.tcp.wait_connections(2)
@@ -380,12 +380,12 @@ def test_refused_and_accepted_again() -> None:
 
 def test_the_proxy_records_plain_requests(server: ScriptedServer) -> None:
     """An absolute-form request is recorded as it came and passes in origin form, without the proxy's."""
-    server.reply(sse_answer({"a": 1}))
+    server.reply(sse_response({"a": 1}))
     with ForwardProxy() as proxy:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy.url}))
-        ask = urllib.request.Request(server.url + "/x?q=1", b"{}", {"Proxy-Authorization": "Basic eDp5"})
-        with opener.open(ask, timeout=10) as answer:
-            assert answer.read() == b'data: {"a":1}\n\ndata: [DONE]\n\n'
+        create = urllib.request.Request(server.url + "/x?q=1", b"{}", {"Proxy-Authorization": "Basic eDp5"})
+        with opener.open(create, timeout=10) as response:
+            assert response.read() == b'data: {"a":1}\n\ndata: [DONE]\n\n'
         (asked,) = proxy.requests
     (received,) = server.requests
     assert (asked.method, asked.path) == ("POST", server.url + "/x?q=1")
@@ -400,7 +400,7 @@ def test_the_proxy_records_plain_requests(server: ScriptedServer) -> None:
 def test_the_proxy_tunnels() -> None:
     """CONNECT opens a tunnel, which TLS and keep-alive pass."""
     with ScriptedServer(tls=True) as server, ForwardProxy() as proxy:
-        server.reply(json_answer({"ok": 1}))
+        server.reply(json_response({"ok": 1}))
         context = ssl.create_default_context(cafile=server.ca_file)
         through = urlsplit(proxy.url)
         with closing(http.client.HTTPSConnection("127.0.0.1", through.port, context=context, timeout=10)) as conn:
@@ -425,8 +425,8 @@ BODY = bytes(range(256)) * 8
 
 @pytest.fixture
 def toxic(server: ScriptedServer) -> Iterator[ToxicProxy]:
-    """Give a proxy before a server that answers with BODY."""
-    server.reply(Answer(body=BODY))
+    """Give a proxy before a server that responds with BODY."""
+    server.reply(ScriptedResponse(body=BODY))
     with ToxicProxy(server.url) as proxy:
         yield proxy
 
@@ -483,7 +483,7 @@ def test_toxic_refusal(toxic: ToxicProxy) -> None:
 def test_a_servers_reset_passes_the_proxy(server: ScriptedServer) -> None:
     """A reset by the server is a reset for the client."""
     gate = threading.Event()
-    server.reply(sse_answer(b"one", gate, cut=True))
+    server.reply(sse_response(b"one", gate, cut=True))
     with ToxicProxy(server.url) as proxy, closing(connect(proxy.url)) as conn:
         body = post(conn)
         assert body.read1(10) == b"one"
@@ -511,26 +511,26 @@ def test_wire_json_is_json() -> None:
 
 
 def test_error_samples_can_be_answered(server: ScriptedServer) -> None:
-    """Each listed answer goes over the wire as it is listed."""
+    """Each listed response goes over the wire as it is listed."""
     samples = [sample for name in ("w20.json", "w38.json", "w40.json") for sample in error_samples(name)]
-    server.reply(*(sample.answer() for sample in samples))
+    server.reply(*(sample.response() for sample in samples))
     with closing(connect(server.url)) as conn:
         for sample in samples:
-            answer = post(conn)
-            assert (answer.status, answer.read().decode()) == (sample.status, sample.body)
-            assert answer.headers["content-type"] == sample.content_type
-            assert all(answer.headers[name] == value for name, value in sample.headers)
+            response = post(conn)
+            assert (response.status, response.read().decode()) == (sample.status, sample.body)
+            assert response.headers["content-type"] == sample.content_type
+            assert all(response.headers[name] == value for name, value in sample.headers)
 
 
 @pytest.mark.parametrize("name", vllm_names())
 def test_vllm_recordings_can_be_answered(server: ScriptedServer, name: str) -> None:
-    """Each recorded answer goes over the wire in its own framing."""
+    """Each recorded response goes over the wire in its own framing."""
     recorded = vllm(name)
-    server.reply(recorded.answer())
+    server.reply(recorded.response())
     with closing(connect(server.url)) as conn:
-        answer = post(conn, json.dumps(recorded.request).encode())
-        assert (answer.status, answer.read().decode()) == (recorded.status, recorded.body)
-        assert answer.headers["transfer-encoding"] == recorded.transfer_encoding
+        response = post(conn, json.dumps(recorded.request).encode())
+        assert (response.status, response.read().decode()) == (recorded.status, recorded.body)
+        assert response.headers["transfer-encoding"] == recorded.transfer_encoding
 
 
 # The table of SSE cases

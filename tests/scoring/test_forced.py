@@ -14,7 +14,7 @@ import gpt
 from gpt import local, scoring
 from gpt.models import errors, shared
 from gpt.scoring.server import Server
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 VOCABULARY = 2048
 CLOSE = 2e-4
@@ -198,21 +198,21 @@ def test_score_long_text_by_windows(s: gpt.Gpt) -> None:
 def test_score_server_that_generates_other_tokens_is_refused() -> None:
     """A server that ignores grammar and bias gives other ids than the text's, and so no number."""
 
-    def answer(request: Received) -> Answer:
+    def response(request: Received) -> ScriptedResponse:
         if request.path.endswith("/models"):
-            return json_answer({"data": [{"id": "m", "owned_by": "llamacpp", "meta": {"n_vocab": 4}}]})
+            return json_response({"data": [{"id": "m", "owned_by": "llamacpp", "meta": {"n_vocab": 4}}]})
         if request.path.endswith("/tokenize"):
             text = request.json()["content"]
-            return json_answer({"tokens": [{"id": ord(c), "piece": c} for c in text]})
+            return json_response({"tokens": [{"id": ord(c), "piece": c} for c in text]})
         count = request.json()["max_tokens"]
         several = request.json()["prompt"]
         several = several if isinstance(several[0], list) else [several]
         content = [{"id": 7, "token": "x", "bytes": [120], "logprob": -0.5, "top_logprobs": []}] * count
         choices = [{"index": n, "text": "x" * count, "logprobs": {"content": content}} for n in range(len(several))]
-        return json_answer({"choices": choices})
+        return json_response({"choices": choices})
 
     with ScriptedServer() as scripted:
-        scripted.answer_with(answer)
+        scripted.respond_with(response)
         with (
             gpt.Gpt(server_url=scripted.url, security=shared.Security(api_key_auth="")) as s,
             pytest.raises(errors.ResponseValidationError, match="no log-probability of token 1, 'b'"),

@@ -1,4 +1,4 @@
-"""Scoring given texts, on answers recorded from vLLM, on those of servers that deviate, and on a real llama.cpp."""
+"""Scoring given texts, on responses recorded from vLLM, on those of servers that deviate, and on a real llama.cpp."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt import local, view
 from gpt.models import errors, shared
 from gpt.scoring import Score, score, score_iter
 from tests.support.fixtures import vllm
-from tests.support.http_server import Answer, Received, json_answer
+from tests.support.http_server import Received, ScriptedResponse, json_response
 from tests.support.scoring_server import ScoringServer
 
 FIRST = "The for statement is used to iterate"
@@ -43,14 +43,14 @@ def choice(tokens: list[str], logprobs: list[float | None], index: int = 0, **mo
     return {"index": index, "text": more.pop("text", "".join(tokens)), "finish_reason": "length", "logprobs": lists}
 
 
-def answer(*choices: Mapping[str, Any]) -> Answer:
-    """Answer with these choices."""
-    return json_answer({"object": "text_completion", "choices": list(choices)})
+def response(*choices: Mapping[str, Any]) -> ScriptedResponse:
+    """Respond with these choices."""
+    return json_response({"object": "text_completion", "choices": list(choices)})
 
 
 def test_recorded_arithmetic(server: ScoringServer, s: gpt.Gpt) -> None:
-    """The sum, mean and perplexity of a recorded answer are those of a calculation by hand."""
-    server.reply(vllm("echo_logprobs_score").answer())
+    """The sum, mean and perplexity of a recorded response are those of a calculation by hand."""
+    server.reply(vllm("echo_logprobs_score").response())
 
     _, second = score(s, [FIRST, SECOND], model="tiny", logprobs=3)
 
@@ -66,7 +66,7 @@ def test_recorded_arithmetic(server: ScoringServer, s: gpt.Gpt) -> None:
 def test_request(server: ScoringServer, s: gpt.Gpt) -> None:
     """What is sent is the recorded request: echo, logprobs, no tokens to generate."""
     recorded = vllm("echo_logprobs_score")
-    server.reply(recorded.answer())
+    server.reply(recorded.response())
 
     score(s, [FIRST, SECOND], model="tiny", logprobs=3)
 
@@ -75,7 +75,7 @@ def test_request(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_context(server: ScoringServer, s: gpt.Gpt) -> None:
     """With a context only the continuation counts, and its first token has a log-probability."""
-    server.reply(vllm("echo_logprobs_score").answer())
+    server.reply(vllm("echo_logprobs_score").response())
 
     first, second = score(
         s, [" is used to iterate", " value"], model="tiny", context=["The for statement", "Return the current"]
@@ -91,7 +91,7 @@ def test_context(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_token_across_the_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token that begins in the context and ends in the text counts whole, with a negative offset."""
-    server.reply(vllm("echo_logprobs_score").answer())
+    server.reply(vllm("echo_logprobs_score").response())
 
     first, second = score(
         s, ["te", "rent value"], model="tiny", context=["The for statement is used to itera", "Return the cur"]
@@ -103,7 +103,7 @@ def test_token_across_the_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None:
     """A server that generates in spite of max_tokens=0 changes nothing."""
-    server.reply(vllm("echo_logprobs_generate").answer())
+    server.reply(vllm("echo_logprobs_generate").response())
 
     (result,) = score(s, ["A class definition"], model="tiny")
 
@@ -113,7 +113,7 @@ def test_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None
 
 def test_is_greedy(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text is greedy when each of its tokens was the likeliest."""
-    server.reply(vllm("echo_logprobs_generate").answer())
+    server.reply(vllm("echo_logprobs_generate").response())
 
     likely, unlikely = (
         score(s, ["ition"], model="tiny", context="A class defin")[0],
@@ -130,7 +130,7 @@ def test_max_tokens_rejected(server: ScoringServer, s: gpt.Gpt) -> None:
     refusal = {"object": "error", "message": "max_tokens must be positive, got 0.", "type": "BadRequest", "code": 400}
     made = choice(["a", "b", "c"], [None, -1.0, -9.0], text_offset=[-1, -1, -1])
     server.owned_by = None
-    server.reply(json_answer(refusal, 400), answer(made))
+    server.reply(json_response(refusal, 400), response(made))
 
     results = score(s, ["ab", "ab"], model="m", batch_size=1)
 
@@ -142,7 +142,7 @@ def test_max_tokens_rejected(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_other_rejections_pass(server: ScoringServer, s: gpt.Gpt) -> None:
     """A 400 about anything else is raised as it is, without a second request."""
-    server.reply(vllm("error_too_long").answer())
+    server.reply(vllm("error_too_long").response())
 
     with pytest.raises(errors.BadRequestError, match="maximum context length"):
         score(s, ["ab"], model="m")
@@ -151,7 +151,7 @@ def test_other_rejections_pass(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_choices_out_of_order(server: ScoringServer, s: gpt.Gpt) -> None:
     """Choices belong to their texts by index, whatever their order."""
-    server.reply(answer(choice(["b", "y"], [None, -2.0], 1), choice(["a", "x"], [None, -1.0], 0)))
+    server.reply(response(choice(["b", "y"], [None, -2.0], 1), choice(["a", "x"], [None, -1.0], 0)))
 
     results = score(s, ["ax", "by"], model="m")
 
@@ -160,8 +160,8 @@ def test_choices_out_of_order(server: ScoringServer, s: gpt.Gpt) -> None:
 
 @pytest.mark.parametrize("indexes", [[0, 0], [0, 2], [0, 1, 2]])
 def test_wrong_number_of_choices(server: ScoringServer, s: gpt.Gpt, indexes: list[int]) -> None:
-    """An answer without exactly one choice for each text is refused."""
-    server.reply(answer(*(choice(["a", "x"], [None, -1.0], index) for index in indexes)))
+    """A response without exactly one choice for each text is refused."""
+    server.reply(response(*(choice(["a", "x"], [None, -1.0], index) for index in indexes)))
 
     with pytest.raises(errors.ResponseValidationError, match=r"expected one choice, got|ignored echo"):
         score(s, ["ax", "ax"], model="m")
@@ -170,12 +170,12 @@ def test_wrong_number_of_choices(server: ScoringServer, s: gpt.Gpt, indexes: lis
 def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
     """Texts go out in batches, and the scores come back in the order of the texts."""
 
-    def echo(request: Received) -> Answer:
+    def echo(request: Received) -> ScriptedResponse:
         prompts = request.json()["prompt"]
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        return answer(*(choice(list(text), [None, -float(text[1])], n) for n, text in enumerate(prompts)))
+        return response(*(choice(list(text), [None, -float(text[1])], n) for n, text in enumerate(prompts)))
 
-    server.answer_with(echo)
+    server.respond_with(echo)
     results = score(s, (f"t{n}" for n in range(1, 6)), model="m", batch_size=2)
 
     sizes = [
@@ -188,7 +188,7 @@ def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
 def test_score_unknown_server_gets_the_first_text_alone(server: ScoringServer, s: gpt.Gpt) -> None:
     """What a server is that nobody knows, one text finds out: it is refused after one request."""
     server.owned_by = None
-    server.reply(answer(choice(["x"], [-1.0])))
+    server.reply(response(choice(["x"], [-1.0])))
 
     with pytest.raises(errors.ResponseValidationError, match="ignored echo"):
         score(s, ["ab"] * 100, model="m")
@@ -198,7 +198,7 @@ def test_score_unknown_server_gets_the_first_text_alone(server: ScoringServer, s
 def test_token_ids(server: ScoringServer, s: gpt.Gpt) -> None:
     """Token ids are scored by number, NumPy arrays too, and a context of ids is cut off exactly."""
     server.reply(
-        answer(choice(["A", " b", " c"], [None, -1.0, -2.0]), choice(["A", " d", " e"], [None, -3.0, -4.0], 1))
+        response(choice(["A", " b", " c"], [None, -1.0, -2.0]), choice(["A", " d", " e"], [None, -3.0, -4.0], 1))
     )
 
     results = score(s, np.array([[8, 9], [10, 11]]), model="m", context=np.array([7]))
@@ -213,7 +213,9 @@ def test_token_ids(server: ScoringServer, s: gpt.Gpt) -> None:
 def test_token_ids_with_one_generated(server: ScoringServer, s: gpt.Gpt) -> None:
     """The token that a server insists on generating is cut off behind token ids, too."""
     refusal = {"error": {"message": "max_new_tokens must be at least 1"}}
-    server.reply(json_answer(refusal, 422), answer(choice(["A", "b", "c"], [None, -1.0, -9.0], text_offset=[-1] * 3)))
+    server.reply(
+        json_response(refusal, 422), response(choice(["A", "b", "c"], [None, -1.0, -9.0], text_offset=[-1] * 3))
+    )
 
     (result,) = score(s, [[1, 2]], model="m")
 
@@ -240,7 +242,7 @@ def test_odd_tokens(
     server: ScoringServer, s: gpt.Gpt, text: str, tokens: list[str], expected: list[tuple[str, int]]
 ) -> None:
     """The boundary is found where tokens are not the text's own characters, and offsets would mislead."""
-    server.reply(answer(choice(tokens, [None] + [-1.0] * (len(tokens) - 1), text=text)))
+    server.reply(response(choice(tokens, [None] + [-1.0] * (len(tokens) - 1), text=text)))
     end = text.index(" ")
 
     (result,) = score(s, [text[end:]], model="m", context=text[:end])
@@ -251,14 +253,14 @@ def test_odd_tokens(
 def test_no_probability(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token of probability 0 makes the perplexity infinite, in each of the ways servers write it."""
     body = b'{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,%b]}}]}'
-    server.reply(*(json_answer(body % zero) for zero in (b"-Infinity", b"-9999.0", b"-3.4028234663852886e+38")))
+    server.reply(*(json_response(body % zero) for zero in (b"-Infinity", b"-9999.0", b"-3.4028234663852886e+38")))
 
     assert [score(s, ["ab"], model="m")[0].perplexity for _ in range(3)] == [math.inf] * 3
 
 
 def test_single_token_without_context(server: ScoringServer, s: gpt.Gpt) -> None:
     """A single token without a context cannot be scored: its numbers are NaN, not 0."""
-    server.reply(answer(choice(["a"], [None])))
+    server.reply(response(choice(["a"], [None])))
 
     (result,) = score(s, ["a"], model="m")
 
@@ -277,8 +279,8 @@ def test_single_token_without_context(server: ScoringServer, s: gpt.Gpt) -> None
     ],
 )
 def test_refusals(server: ScoringServer, s: gpt.Gpt, made: dict[str, Any], message: str) -> None:
-    """An answer that is not about the text is an error that says so and who can do it, never a number."""
-    server.reply(answer(made))
+    """A response that is not about the text is an error that says so and who can do it, never a number."""
+    server.reply(response(made))
 
     with pytest.raises(errors.ResponseValidationError, match=f"(?s){message}.*vLLM") as caught:
         score(s, ["ab"], model="m")
@@ -287,7 +289,7 @@ def test_refusals(server: ScoringServer, s: gpt.Gpt, made: dict[str, Any], messa
 
 def test_unspellable_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that do not spell the text leave no boundary to find: an error; without a context they are enough."""
-    server.reply(answer(choice(["token_id:5", "token_id:6"], [None, -1.0], text="ab")))
+    server.reply(response(choice(["token_id:5", "token_id:6"], [None, -1.0], text="ab")))
 
     with pytest.raises(errors.ResponseValidationError, match=r"do not spell it.*token ids need no spelling"):
         score(s, ["b"], model="m", context="a")
@@ -306,8 +308,8 @@ def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: l
 
 @pytest.mark.parametrize("text", ["\n", " "])
 def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
-    """An answer that begins with the text is no echo when its first token has a log-probability."""
-    server.reply(answer(choice([f"{text}The"], [-2.234])), answer(choice([text], [-2.234])))
+    """A response that begins with the text is no echo when its first token has a log-probability."""
+    server.reply(response(choice([f"{text}The"], [-2.234])), response(choice([text], [-2.234])))
 
     for _ in range(2):
         with pytest.raises(errors.ResponseValidationError, match="first token of a prompt has no log-probability"):
@@ -334,8 +336,8 @@ def vllm_parts(text: str) -> list[str]:
     return written
 
 
-def vllm_answer(request: Received) -> Answer:
-    """Answer as vLLM with a token for each byte and no room for parts of characters; the n-th has logprob -n."""
+def vllm_response(request: Received) -> ScriptedResponse:
+    """Respond as vLLM with a token for each byte and no room for parts of characters; the n-th has logprob -n."""
     body = request.json()
     prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
     choices = []
@@ -347,7 +349,7 @@ def vllm_answer(request: Received) -> Answer:
         if body.get("return_token_ids"):
             made["prompt_token_ids"] = list(data)
         choices.append(made)
-    return answer(*choices)
+    return response(*choices)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +366,7 @@ def vllm_answer(request: Received) -> Answer:
 def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, context: str, text: str) -> None:
     """Where vLLM cannot write the tokens, the ids of the context alone prove where the text begins."""
     server.owned_by = "vllm"
-    server.answer_with(vllm_answer)
+    server.respond_with(vllm_response)
 
     results = score(s, [text, text], model="m", context=context)
 
@@ -379,7 +381,7 @@ def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -
     server.owned_by = "vllm"
     whole = choice(["\ufffd", "", "", "狗"], [None, -1.0, -2.0, -3.0], text="狗狗") | {"prompt_token_ids": [9, 8, 9, 8]}
     alone = {"index": 0, "text": "x", "prompt_token_ids": [9, 8]}
-    server.answer_with(lambda request: answer(whole if request.json().get("echo") else alone))
+    server.respond_with(lambda request: response(whole if request.json().get("echo") else alone))
 
     results = score(s, ["狗", "狗"], model="m", context="狗", batch_size=1, max_workers=1)
 
@@ -390,7 +392,7 @@ def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -
 def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
     """Without a context every token of the echo is the text's, also those that are written as nothing."""
     server.owned_by = "vllm"
-    server.answer_with(vllm_answer)
+    server.respond_with(vllm_response)
 
     (result,) = score(s, [text], model="m")
 
@@ -401,7 +403,7 @@ def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text
 def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that could be divided in two ways are refused where the server tells no ids."""
     parts = ["a", "\ufffd", "\ufffd", "\ufffd", "\ufffd", "\ufffd"]  # 3 + 2 or 2 + 3, for two characters of 4 bytes
-    server.reply(answer(choice(parts, [None, -1.0, -2.0, -3.0, -4.0, -5.0], text="a🎉🎉")))
+    server.reply(response(choice(parts, [None, -1.0, -2.0, -3.0, -4.0, -5.0], text="a🎉🎉")))
 
     with pytest.raises(errors.ResponseValidationError, match="in one way"):
         score(s, ["🎉"], model="m", context="a🎉")
@@ -411,7 +413,7 @@ def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) 
 def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, value: object) -> None:
     """A number above 0 is no log-probability, and never becomes part of a score."""
     body = '{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,VALUE]}}]}'
-    server.reply(json_answer(body.replace("VALUE", str(value)).encode()))
+    server.reply(json_response(body.replace("VALUE", str(value)).encode()))
 
     with pytest.raises(errors.ResponseValidationError, match="at most 0"):
         score(s, ["ab"], model="m")
@@ -419,14 +421,14 @@ def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, 
 
 def test_score_lowest_floats_sum_to_minus_infinity(server: ScoringServer, s: gpt.Gpt) -> None:
     """The lowest float, by which servers mean a probability of 0, may stand twice in a text."""
-    server.reply(answer(choice(["a", "b", "c"], [None, -1.7e308, -1.7e308])))
+    server.reply(response(choice(["a", "b", "c"], [None, -1.7e308, -1.7e308])))
 
     assert score(s, ["abc"], model="m")[0].perplexity == math.inf
 
 
 def test_score_text_that_is_no_string_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
-    """A choice whose text is a number is refused as an answer that repeats nothing."""
-    server.reply(json_answer({"choices": [{"text": 5, "logprobs": {"tokens": ["a"], "token_logprobs": [None]}}]}))
+    """A choice whose text is a number is refused as a response that repeats nothing."""
+    server.reply(json_response({"choices": [{"text": 5, "logprobs": {"tokens": ["a"], "token_logprobs": [None]}}]}))
 
     with pytest.raises(errors.ResponseValidationError, match="ignored echo"):
         score(s, ["ab"], model="m")
@@ -434,7 +436,7 @@ def test_score_text_that_is_no_string_is_refused(server: ScoringServer, s: gpt.G
 
 def test_score_message_is_bounded(server: ScoringServer, s: gpt.Gpt) -> None:
     """Whatever a server sends, the message about it stays readable."""
-    server.reply(answer(choice(["a", "y" * 1_000_000], [None, None])))
+    server.reply(response(choice(["a", "y" * 1_000_000], [None, None])))
 
     with pytest.raises(errors.ResponseValidationError) as caught:
         score(s, ["a" + "y" * 1_000_000], model="m")
@@ -443,7 +445,7 @@ def test_score_message_is_bounded(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_score_too_long_text_gets_advice(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text of exactly the model's length is refused by the server: the error says that one token less fits."""
-    server.reply(vllm("error_too_long").answer())
+    server.reply(vllm("error_too_long").response())
 
     with pytest.raises(errors.BadRequestError, match=r"one token less.*max_length"):
         score(s, ["ab"], model="m")
@@ -452,15 +454,15 @@ def test_score_too_long_text_gets_advice(server: ScoringServer, s: gpt.Gpt) -> N
 def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text that cannot be scored is its own outcome, and the others have their scores."""
 
-    def answer_one(request: Received) -> Answer:
+    def respond_to_one(request: Received) -> ScriptedResponse:
         (text,) = request.json()["prompt"] if isinstance(request.json()["prompt"], list) else [request.json()["prompt"]]
         return (
-            json_answer({"error": {"message": "bad"}}, 400)
+            json_response({"error": {"message": "bad"}}, 400)
             if text == "xx"
-            else answer(choice(list(text), [None, -1.0]))
+            else response(choice(list(text), [None, -1.0]))
         )
 
-    server.answer_with(answer_one)
+    server.respond_with(respond_to_one)
     outcomes = sorted(score_iter(s, iter(["ab", "xx", "", "cd"]), model="m", batch_size=1), key=lambda each: each.index)
 
     assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
@@ -471,7 +473,7 @@ def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt)
 
 def test_score_iter_pulls_no_more_than_it_needs(server: ScoringServer, s: gpt.Gpt) -> None:
     """Texts are pulled as outcomes are taken: an endless source does no harm."""
-    server.reply(answer(choice(["a", "b"], [None, -1.0])))
+    server.reply(response(choice(["a", "b"], [None, -1.0])))
     pulled = 0
 
     def texts() -> Iterator[str]:
@@ -532,7 +534,7 @@ def test_nothing_to_score(server: ScoringServer, s: gpt.Gpt) -> None:
 
 def test_options_and_extras(server: ScoringServer, s: gpt.Gpt) -> None:
     """Options of the call and fields of one server reach the request."""
-    server.reply(answer(choice(["a", "b"], [None, -1.0])))
+    server.reply(response(choice(["a", "b"], [None, -1.0])))
 
     score(s, ["ab"], model="m", additional_properties={"add_special_tokens": False}, http_headers={"X-Trace": "7"})
 

@@ -1,1 +1,1 @@
-"""Real servers, recorded answers and tables of cases for the tests; nothing of `gpt` is imported here."""
+"""Real servers, recorded responses and tables of cases for the tests; nothing of `gpt` is imported here."""

@@ -1,4 +1,4 @@
-"""Shorthand for tests of batch files: writing inputs, reading outputs, and a server that answers with the prompt."""
+"""Shorthand for tests of batch files: writing inputs, reading outputs, and a server that responds with the prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.client import COMPLETION
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 
 def batch_line(custom_id: str, **body: Any) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def each_once(n: int) -> Counter[str]:
     return Counter(f"r{i}" for i in range(n))
 
 
-def parrot(received: Received) -> Answer:
-    """Answer with the prompt."""
-    return json_answer({**COMPLETION, "choices": [{"text": received.json()["prompt"], "index": 0}]})
+def parrot(received: Received) -> ScriptedResponse:
+    """Respond with the prompt."""
+    return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"], "index": 0}]})
 
 
 def wait_for_requests(server: ScriptedServer, n: int) -> None:

@@ -1,4 +1,4 @@
-"""Shorthand for tests of calls: a completion, its answer, clients that wait briefly, and how to ask."""
+"""Shorthand for tests of calls: a completion, its response, clients that wait briefly, and how to ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import gpt
 from gpt.models import operations, shared
 from gpt.utils import BackoffStrategy, RetryConfig
-from tests.support.http_server import json_answer, sse_answer
+from tests.support.http_server import json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 COMPLETION: dict[str, Any] = {
@@ -19,8 +19,8 @@ COMPLETION: dict[str, Any] = {
     "model": "m",
     "choices": [{"text": " ok", "index": 0, "logprobs": None, "finish_reason": "stop"}],
 }
-OK = json_answer(COMPLETION)
-STREAM = sse_answer(COMPLETION)
+OK = json_response(COMPLETION)
+STREAM = sse_response(COMPLETION)
 
 QUICK = RetryConfig(backoff=BackoffStrategy(initial_interval=1, max_interval=1))
 """The default retries without the waits."""
@@ -44,15 +44,15 @@ def make(url: str, **options: Any) -> gpt.Gpt:
     return gpt.Gpt(**{"server_url": url, "retry_config": QUICK, **options})
 
 
-def ask(s: gpt.Gpt, **options: Any) -> operations.CreateCompletionResponse:
+def create(s: gpt.Gpt, **options: Any) -> operations.CreateCompletionResponse:
     """Ask for a completion; options are those of the call."""
     return s.completions.create_completion(request(), **options)
 
 
-def text(answer: operations.CreateCompletionResponse) -> str:
+def text(response: operations.CreateCompletionResponse) -> str:
     """Give the first choice's text."""
-    assert answer.create_completion_response is not None
-    found = answer.create_completion_response.choices[0].text
+    assert response.create_completion_response is not None
+    found = response.create_completion_response.choices[0].text
     assert found is not None
     return found
 

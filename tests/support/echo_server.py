@@ -26,7 +26,7 @@ def _chunk(prompt: str, finish: str | None) -> bytes:
 
 
 def echo(conn: socket.socket, _: int) -> None:
-    """Answer requests on one connection until it ends; a stream has `WORDS` events, each with the prompt."""
+    """Respond to requests on one connection until it ends; a stream has `WORDS` events, each with the prompt."""
     while request := read_request(conn):
         body = json.loads(request.partition(b"\r\n\r\n")[2])
         if not body.get("stream"):

@@ -1,4 +1,4 @@
-"""Typed loaders of the answers in `tests/fixtures`, whose README.md files say what each one is."""
+"""Typed loaders of the responses in `tests/fixtures`, whose README.md files say what each one is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .http_server import Answer, Framing
+from .http_server import Framing, ScriptedResponse
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -22,15 +22,15 @@ class Recorded:
     transfer_encoding: str | None
     body: str
 
-    def answer(self) -> Answer:
-        """Give it as an answer for a ScriptedServer, in the framing in which it came."""
+    def response(self) -> ScriptedResponse:
+        """Give it as a response for a ScriptedServer, in the framing in which it came."""
         framing: Framing = "chunked" if self.transfer_encoding == "chunked" else "length"
-        return Answer(self.status, [("content-type", self.content_type)], self.body.encode(), framing)
+        return ScriptedResponse(self.status, [("content-type", self.content_type)], self.body.encode(), framing)
 
 
 @dataclass(frozen=True)
 class ErrorSample:
-    """One answer that is an error, or that cannot be read, and who sends it."""
+    """One response that is an error, or that cannot be read, and who sends it."""
 
     status: int
     content_type: str | None
@@ -38,10 +38,10 @@ class ErrorSample:
     body: str
     note: str
 
-    def answer(self) -> Answer:
-        """Give it as an answer for a ScriptedServer."""
+    def response(self) -> ScriptedResponse:
+        """Give it as a response for a ScriptedServer."""
         content_type = [("content-type", self.content_type)] if self.content_type else []
-        return Answer(self.status, [*content_type, *self.headers], self.body.encode())
+        return ScriptedResponse(self.status, [*content_type, *self.headers], self.body.encode())
 
 
 def wire(name: str) -> bytes:
@@ -66,7 +66,7 @@ def vllm_names() -> list[str]:
 
 
 def error_samples(name: str = "w40.json") -> list[ErrorSample]:
-    """Load a list: errors by status (w40), unreadable answers (w20), JSON for a stream (w38)."""
+    """Load a list: errors by status (w40), unreadable responses (w20), JSON for a stream (w38)."""
     return [
         ErrorSample(**{**sample, "headers": tuple((key, value) for key, value in sample["headers"])})
         for sample in json.loads(wire(name))

@@ -1,6 +1,6 @@
-"""A real keep-alive HTTP/1.1 server, with TLS if wanted, that gives scripted answers and keeps each request.
+"""A real keep-alive HTTP/1.1 server, with TLS if wanted, that gives scripted responses and keeps each request.
 
-An answer's bytes are what the test wrote: no header is added but the framing, and nothing is buffered.
+A response's bytes are what the test wrote: no header is added but the framing, and nothing is buffered.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedResponse:
     """What the server sends back; `chunks`, if any, take the place of `body`."""
 
     status: int = 200
@@ -68,7 +68,7 @@ class Answer:
     """Content-Length, chunked, or the end of the connection; a header of that name in `headers` wins."""
     chunks: Iterable[Piece] = ()
     """Each bytes goes out as one chunk in one write; an Event is a gate: what follows waits until it is set.
-    A generator serves one request only, and "length" reads it in advance; give it from `answer_with`."""
+    A generator serves one request only, and "length" reads it in advance; return it from `respond_with`."""
     gzip: bool = False
     """Compress, with a sync flush after each chunk, so that each can be read on arrival."""
     cut: bool | Literal["fin"] = False
@@ -78,7 +78,7 @@ class Answer:
 
 
 class ScriptedServer:
-    """Answer each request with the next scripted answer; the last one repeats.
+    """Respond to each request with the next scripted response; the last one repeats.
 
     with ScriptedServer() as server:
         server.reply(json_answer({"error": "busy"}, 503, retry_after="1"), json_answer({"choices": []}))
@@ -90,24 +90,24 @@ class ScriptedServer:
         self.requests: list[Received] = []
         """Every request, in the order in which they were read to their end."""
         self._lock = threading.Lock()
-        self._script: list[Answer] = []
+        self._script: list[ScriptedResponse] = []
         self._next = 0
-        self._answer: Callable[[Received], Answer] = self._scripted
+        self._respond: Callable[[Received], ScriptedResponse] = self._scripted
         self.tcp = RawServer(self._serve, tls=server_context() if tls else None)
         """The accept loop underneath, for `release`, `refuse` and the other waits."""
         self.url = self.tcp.url
         self.port = self.tcp.port
 
-    def reply(self, *answers: Answer) -> None:
-        """Queue answers behind those not given yet; the last one repeats until more are queued."""
+    def reply(self, *responses: ScriptedResponse) -> None:
+        """Queue responses behind those not given yet; the last one repeats until more are queued."""
         with self._lock:
             self._next = min(self._next, len(self._script))
-            self._script += answers
-            self._answer = self._scripted
+            self._script += responses
+            self._respond = self._scripted
 
-    def answer_with(self, answer: Callable[[Received], Answer]) -> None:
-        """Let a function answer every request from now on; it runs in the connection's thread."""
-        self._answer = answer
+    def respond_with(self, response: Callable[[Received], ScriptedResponse]) -> None:
+        """Let a function respond to every request from now on; it runs in the connection's thread."""
+        self._respond = response
 
     @property
     def connections(self) -> int:
@@ -147,39 +147,39 @@ class ScriptedServer:
     ) -> None:
         self.tcp.__exit__(kind, error, trace)
 
-    def _scripted(self, request: Received) -> Answer:
+    def _scripted(self, request: Received) -> ScriptedResponse:
         with self._lock:
             if not self._script:
-                raise LookupError(f"no answer was scripted for {request.method} {request.path}: call server.reply()")
-            answer = self._script[min(self._next, len(self._script) - 1)]
+                raise LookupError(f"no response was scripted for {request.method} {request.path}: call server.reply()")
+            response = self._script[min(self._next, len(self._script) - 1)]
             self._next += 1
-            return answer
+            return response
 
     def _serve(self, conn: socket.socket, number: int) -> None:
         while data := read_request(conn):
             request = parse_request(data, number)
             self.requests.append(request)
             self.tcp.changed()
-            answer = self._answer(request)
+            response = self._respond(request)
             leaving = (request.header("connection") or "").lower() == "close"
-            if self._send(conn, answer, leaving) or leaving:
+            if self._send(conn, response, leaving) or leaving:
                 return
 
-    def _send(self, conn: socket.socket, answer: Answer, leaving: bool) -> bool:
-        """Send an answer; tell whether the connection has ended with it."""
-        for piece in render(answer, leaving):
+    def _send(self, conn: socket.socket, response: ScriptedResponse, leaving: bool) -> bool:
+        """Send a response; tell whether the connection has ended with it."""
+        for piece in render(response, leaving):
             if isinstance(piece, threading.Event):
                 self._pass(conn, piece)
             else:
                 conn.sendall(piece)
-        if answer.cut is True:
+        if response.cut is True:
             reset(conn)
-        ends = answer.framing == "close" or ("connection", "close") in _lower(answer.headers)
-        return ends or bool(answer.cut)
+        ends = response.framing == "close" or ("connection", "close") in _lower(response.headers)
+        return ends or bool(response.cut)
 
     def _pass(self, conn: socket.socket, gate: threading.Event) -> None:
         if not self.tcp.hold(conn, gate):
-            raise AssertionError("a gate of an answer was never set")
+            raise AssertionError("a gate of a response was never set")
 
 
 def parse_request(data: bytes, connection: int) -> Received:
@@ -191,16 +191,16 @@ def parse_request(data: bytes, connection: int) -> Received:
     return Received(method, path, headers, body, connection)
 
 
-def render(answer: Answer, leaving: bool = False) -> Iterator[Piece]:
-    """Give the writes that make an answer, one by one, with its gates among them."""
-    chunked = answer.framing == "chunked"
-    pieces: Iterable[Piece] = answer.chunks or ((answer.body,) if answer.body else ())
-    pieces = _compressed(pieces, finish=not answer.cut) if answer.gzip else pieces
-    if answer.framing == "length":
+def render(response: ScriptedResponse, leaving: bool = False) -> Iterator[Piece]:
+    """Give the writes that make a response, one by one, with its gates among them."""
+    chunked = response.framing == "chunked"
+    pieces: Iterable[Piece] = response.chunks or ((response.body,) if response.body else ())
+    pieces = _compressed(pieces, finish=not response.cut) if response.gzip else pieces
+    if response.framing == "length":
         pieces = list(pieces)
     length = sum(len(piece) for piece in pieces if isinstance(piece, bytes)) if isinstance(pieces, list) else 0
-    head = _head(answer, length + bool(answer.cut), leaving)
-    if answer.framing == "length" and not answer.chunks:
+    head = _head(response, length + bool(response.cut), leaving)
+    if response.framing == "length" and not response.chunks:
         yield b"".join([head, *(piece for piece in pieces if isinstance(piece, bytes))])
         return
     yield head
@@ -208,22 +208,22 @@ def render(answer: Answer, leaving: bool = False) -> Iterator[Piece]:
         if isinstance(piece, bytes) and chunked:
             piece = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""  # an empty chunk would be the last one
         yield piece
-    if chunked and not answer.cut:
+    if chunked and not response.cut:
         yield b"0\r\n\r\n"
 
 
-def _head(answer: Answer, length: int, leaving: bool) -> bytes:
-    headers = _pairs(answer.headers)
+def _head(response: ScriptedResponse, length: int, leaving: bool) -> bytes:
+    headers = _pairs(response.headers)
     given = {name for name, _ in _lower(headers)}
     ours = {"length": ("Content-Length", str(length)), "chunked": ("Transfer-Encoding", "chunked")}
-    framing = [ours[answer.framing]] if answer.framing in ours and answer.status not in (204, 304) else []
-    if leaving or answer.framing == "close":
+    framing = [ours[response.framing]] if response.framing in ours and response.status not in (204, 304) else []
+    if leaving or response.framing == "close":
         framing.append(("Connection", "close"))
-    if answer.gzip:
+    if response.gzip:
         framing.append(("Content-Encoding", "gzip"))
     headers += [(name, value) for name, value in framing if name.lower() not in given]
     lines = [
-        f"HTTP/1.1 {answer.status} {responses.get(answer.status, 'Odd')}",
+        f"HTTP/1.1 {response.status} {responses.get(response.status, 'Odd')}",
         *(f"{name}: {value}" for name, value in headers),
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
@@ -248,23 +248,23 @@ def _compressed(pieces: Iterable[Piece], finish: bool) -> Iterator[Piece]:
         yield packer.flush()
 
 
-# Answers in one line
+# Responses in one line
 
 
-def json_answer(
+def json_response(
     value: object,
     status: int = 200,
     *,
     headers: Headers = (),
     cut: bool | Literal["fin"] = False,
     **more: str,
-) -> Answer:
-    """Answer with a value as JSON, or bytes as they are; `retry_after="1"` is a header `retry-after: 1`."""
+) -> ScriptedResponse:
+    """Respond with a value as JSON, or bytes as they are; `retry_after="1"` is a header `retry-after: 1`."""
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Answer(status, _typed("application/json", headers, more), body, cut=cut)
+    return ScriptedResponse(status, _typed("application/json", headers, more), body, cut=cut)
 
 
-def sse_answer(
+def sse_response(
     *events: Piece | Mapping[str, Any],
     done: bool | None = None,
     framing: Framing = "chunked",
@@ -273,15 +273,15 @@ def sse_answer(
     cut: bool | Literal["fin"] = False,
     headers: Headers = (),
     **more: str,
-) -> Answer:
-    """Answer with a stream: bytes go as they are, mappings as `data:` events, Events are gates.
+) -> ScriptedResponse:
+    """Respond with a stream: bytes go as they are, mappings as `data:` events, Events are gates.
 
     `done` adds `data: [DONE]`; unsaid, a stream that is not cut has it.
     """
     last = (b"data: [DONE]\n\n",) if (not cut if done is None else done) else ()
     chunks = [_event(event) for event in events]
     content_type = "text/event-stream; charset=utf-8"
-    return Answer(status, _typed(content_type, headers, more), b"", framing, (*chunks, *last), gzip, cut)
+    return ScriptedResponse(status, _typed(content_type, headers, more), b"", framing, (*chunks, *last), gzip, cut)
 
 
 def _event(event: Piece | Mapping[str, Any]) -> Piece:

@@ -1,4 +1,4 @@
-"""A completions endpoint that answers lists of prompts, as servers do."""
+"""A completions endpoint that responds to lists of prompts, as servers do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from .http_server import Answer, Received, json_answer
+from .http_server import Received, ScriptedResponse, json_response
 
 
 def prompts_of(received: Received) -> list[Any]:
@@ -15,8 +15,8 @@ def prompts_of(received: Received) -> list[Any]:
     return prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
 
 
-def echo_lists(received: Received) -> Answer:
-    """Answer each prompt with itself and the number of the completion; choices come in any order."""
+def echo_lists(received: Received) -> ScriptedResponse:
+    """Respond to each prompt with itself and the number of the completion; choices come in any order."""
     fields, prompts = received.json(), prompts_of(received)
     n = fields.get("n", 1)
     choices = [_choice(prompt, k, n, number, fields) for number, prompt in enumerate(prompts) for k in range(n)]
@@ -24,7 +24,7 @@ def echo_lists(received: Received) -> Answer:
     usage = {"prompt_tokens": 3 * len(prompts), "completion_tokens": 2 * len(choices)}
     usage["total_tokens"] = sum(usage.values())
     whole = {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
-    return json_answer(whole, x_request_id="req-list")
+    return json_response(whole, x_request_id="req-list")
 
 
 def _choice(prompt: Any, k: int, n: int, number: int, fields: dict[str, Any]) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def _choice(prompt: Any, k: int, n: int, number: int, fields: dict[str, Any]) ->
     return choice
 
 
-def refuse_bad(status: int, bad: Callable[[Any], bool]) -> Callable[[Received], Answer]:
-    """Answer lists, but refuse a request when one of its prompts is bad."""
+def refuse_bad(status: int, bad: Callable[[Any], bool]) -> Callable[[Received], ScriptedResponse]:
+    """Respond to lists, but refuse a request when one of its prompts is bad."""
 
-    def answer(received: Received) -> Answer:
+    def response(received: Received) -> ScriptedResponse:
         if any(map(bad, prompts_of(received))):
-            return json_answer({"error": {"message": "a bad prompt", "code": status}}, status)
+            return json_response({"error": {"message": "a bad prompt", "code": status}}, status)
         return echo_lists(received)
 
-    return answer
+    return response

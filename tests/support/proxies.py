@@ -67,7 +67,7 @@ class ForwardProxy:
 
 @dataclass(frozen=True)
 class Toxic:
-    """What a ToxicProxy does to the bytes of the server's answers; counts are per connection."""
+    """What a ToxicProxy does to the bytes of the server's responses; counts are per connection."""
 
     reset_after: int | None = None
     truncate_after: int | None = None
@@ -103,13 +103,13 @@ class ToxicProxy:
 
     @contextmanager
     def reset_after(self, n_bytes: int) -> Iterator[None]:
-        """Pass `n_bytes` of the answers on, then reset the connection."""
+        """Pass `n_bytes` of the responses on, then reset the connection."""
         with self._spoiled(Toxic(reset_after=n_bytes)):
             yield
 
     @contextmanager
     def truncate_after(self, n_bytes: int) -> Iterator[None]:
-        """Pass `n_bytes` of the answers on, then close the connection in good order."""
+        """Pass `n_bytes` of the responses on, then close the connection in good order."""
         with self._spoiled(Toxic(truncate_after=n_bytes)):
             yield
 
@@ -121,7 +121,7 @@ class ToxicProxy:
 
     @contextmanager
     def slow(self, bytes_per_chunk: int, delay: float) -> Iterator[None]:
-        """Pass the answers on in small pieces, with `delay` seconds before each."""
+        """Pass the responses on in small pieces, with `delay` seconds before each."""
         with self._spoiled(Toxic(size=bytes_per_chunk, delay=delay)):
             yield
 
@@ -180,7 +180,7 @@ def _send(link: _Link, block: bytes) -> None:
 
 
 def _origin_form(data: bytes) -> bytes:
-    """Turn a request to a proxy into one to its server, which then closes the connection after its answer."""
+    """Turn a request to a proxy into one to its server, which then closes the connection after its response."""
     head, gap, body = data.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     first = re.sub(rb" https?://[^/ ]+/?", b" /", first, count=1)

@@ -1,10 +1,10 @@
-"""A scripted server that says which one it is: what it answers to `GET /models` is no part of the script."""
+"""A scripted server that says which one it is: what it responds to `GET /models` is no part of the script."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.http_server import Answer, Received, ScriptedServer, json_answer
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 
 class ScoringServer(ScriptedServer):
@@ -18,14 +18,14 @@ class ScoringServer(ScriptedServer):
         """The requests for completions, and for whatever else is no look at `/models`."""
         return [request for request in self.requests if request.method == "POST"]
 
-    def answer_with(self, answer: Callable[[Received], Answer]) -> None:
-        """Let a function answer every POST from now on."""
-        super().answer_with(lambda request: self._models() if request.method == "GET" else answer(request))
+    def respond_with(self, response: Callable[[Received], ScriptedResponse]) -> None:
+        """Let a function respond to every POST from now on."""
+        super().respond_with(lambda request: self._models() if request.method == "GET" else response(request))
 
-    def _scripted(self, request: Received) -> Answer:
+    def _scripted(self, request: Received) -> ScriptedResponse:
         return self._models() if request.method == "GET" else super()._scripted(request)
 
-    def _models(self) -> Answer:
+    def _models(self) -> ScriptedResponse:
         if self.owned_by is None:
-            return json_answer({"error": {"message": "Not Found"}}, 404)
-        return json_answer({"object": "list", "data": [{"id": "m", "owned_by": self.owned_by}]})
+            return json_response({"error": {"message": "Not Found"}}, 404)
+        return json_response({"object": "list", "data": [{"id": "m", "owned_by": self.owned_by}]})

@@ -75,7 +75,7 @@ assert_type(request.to_json(), str)
 assert_type(shared.CreateCompletionRequest.from_dict({"model": "m"}), shared.CreateCompletionRequest)
 assert_type(shared.CreateCompletionResponse.from_json("{}"), shared.CreateCompletionResponse)
 
-# A call and its answer.
+# A call and its response.
 result = s.completions.create_completion(request)
 result = s.completions.create_completion(
     request,
@@ -95,15 +95,15 @@ assert_type(result.rate_limit, operations.RateLimit)
 assert_type(result.rate_limit.reset_tokens, float | None)
 assert_type(result.retries_taken, int)
 if result.create_completion_response is not None:
-    answer = result.create_completion_response
-    assert_type(answer.choices, list[shared.CreateCompletionResponseChoices])
-    assert_type(answer.choices[0].text, str | None)
-    assert_type(answer.text, str)
-    assert_type(answer.choices[0].finish_reason, str | None)
-    if answer.choices[0].logprobs is not None:
-        assert_type(answer.choices[0].logprobs.token_logprobs, list[float | None] | None)
-    if answer.usage is not None:
-        assert_type(answer.usage.total_tokens, int | None)
+    response = result.create_completion_response
+    assert_type(response.choices, list[shared.CreateCompletionResponseChoices])
+    assert_type(response.choices[0].text, str | None)
+    assert_type(response.text, str)
+    assert_type(response.choices[0].finish_reason, str | None)
+    if response.choices[0].logprobs is not None:
+        assert_type(response.choices[0].logprobs.token_logprobs, list[float | None] | None)
+    if response.usage is not None:
+        assert_type(response.usage.total_tokens, int | None)
 
 # A stream.
 stream = s.completions.stream_completion(request, timeout=10, deadline=60)
@@ -147,7 +147,7 @@ for outcome in bulk.run(s, (request for _ in range(3)), max_workers=8):
     assert_type(outcome.index, int)
     assert_type(outcome.response, shared.CreateCompletionResponse | None)
     assert_type(outcome.error, Exception | None)
-summary = bulk.run_jsonl(s, "requests.jsonl", "answers.jsonl", model="m", retry_errors=True)
+summary = bulk.run_jsonl(s, "requests.jsonl", "completions.jsonl", model="m", retry_errors=True)
 assert_type(summary, bulk.Summary)
 assert_type(summary.answered, int)
 scores = scoring.score(s, ["The cat sat."], model="m", context="Once: ")

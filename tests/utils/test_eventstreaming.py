@@ -13,10 +13,10 @@ import pytest
 from gpt.models import errors
 from gpt.utils import EventStream
 from tests.support.client import OK, ONCE, chunk, make, request
-from tests.support.http_server import ScriptedServer, json_answer, sse_answer
+from tests.support.http_server import ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
-THREE = sse_answer(chunk("a"), chunk("b"), chunk("c", "stop"))
+THREE = sse_response(chunk("a"), chunk("b"), chunk("c", "stop"))
 
 
 def texts(chunks: Any) -> list[str | None]:
@@ -45,7 +45,7 @@ def test_null_events_say_nothing() -> None:
     """`data: null`, which llama.cpp sends between the choices of several prompts, is skipped, first or later."""
     null = b"data: null\n\n"
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(null, chunk("a", "stop"), null, chunk("b", "stop", index=1), null))
+        server.reply(sse_response(null, chunk("a", "stop"), null, chunk("b", "stop", index=1), null))
         stream = s.completions.stream_completion(request())
         assert texts(stream) == ["a", "b"]
         assert stream.completed
@@ -55,7 +55,7 @@ def test_null_events_say_nothing() -> None:
 def test_completed_tells_whether_every_choice_is_finished(finish: str | None, expected: bool) -> None:
     """`[DONE]` while a choice has no finish reason ends the stream without an error, and shows."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a", "stop"), chunk("b", finish, index=1)))
+        server.reply(sse_response(chunk("a", "stop"), chunk("b", finish, index=1)))
         stream = s.completions.stream_completion(request())
         assert texts(stream) == ["a", "b"]
         assert stream.completed is expected
@@ -65,7 +65,7 @@ def test_completed_tells_whether_every_choice_is_finished(finish: str | None, ex
 def test_an_error_of_opening_has_partial(body: bytes) -> None:
     """What cannot be opened as a stream raises with an empty `.partial`."""
     with ScriptedServer() as server, make(server.url, retry_config=ONCE) as s:
-        server.reply(json_answer(body))
+        server.reply(json_response(body))
         with pytest.raises(errors.SDKError) as caught:
             s.completions.stream_completion(request())
     assert caught.value.partial is not None
@@ -76,7 +76,7 @@ def test_two_readers_are_refused() -> None:
     """A second thread that reads while one waits is told so, and harms nothing."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(sse_answer(chunk("a"), gate, chunk("b", "stop")))
+        server.reply(sse_response(chunk("a"), gate, chunk("b", "stop")))
         stream = s.completions.stream_completion(request())
         next(stream)
         rest: list[Any] = []
@@ -96,7 +96,7 @@ def test_close_in_a_signal_handler_ends_the_loop() -> None:
     """A handler that closes the stream its own thread is waiting for ends the loop without an error."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
-        server.reply(sse_answer(chunk("a"), never))
+        server.reply(sse_response(chunk("a"), never))
         stream: EventStream[Any] = s.completions.stream_completion(request())
         before = signal.signal(signal.SIGALRM, lambda *_: stream.close())
         signal.setitimer(signal.ITIMER_REAL, 0.2)

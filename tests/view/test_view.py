@@ -129,9 +129,9 @@ def test_hostile_text(text: str, form: str) -> None:
     }.get(form, CreateCompletionResponseChoices(text=text))
     if form == "finish_reason":
         choice.finish_reason = text
-    answer = CreateCompletionResponse(choices=[choice, choice], model=text if form == "title" else "m")
+    response = CreateCompletionResponse(choices=[choice, choice], model=text if form == "title" else "m")
 
-    written = view.to_html(answer)
+    written = view.to_html(response)
     page = Page(written)
 
     assert written.encode()
@@ -205,11 +205,11 @@ def completions() -> Iterator[Any]:
             yield pytest.param(CreateCompletionResponse.from_json(wire(name)), id=name)
 
 
-@pytest.mark.parametrize("answer", [*completions()])
-def test_every_sample(answer: CreateCompletionResponse) -> None:
-    """Every answer that the client can read can be shown, whatever its log-probabilities look like."""
-    assert Page(view.to_html(answer)).open == []
-    assert "\x1b" not in str(view.to_text(answer))
+@pytest.mark.parametrize("response", [*completions()])
+def test_every_sample(response: CreateCompletionResponse) -> None:
+    """Every response that the client can read can be shown, whatever its log-probabilities look like."""
+    assert Page(view.to_html(response)).open == []
+    assert "\x1b" not in str(view.to_text(response))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_joiners_stay() -> None:
 
 
 def test_notebook() -> None:
-    """In a notebook an answer and a choice show themselves, as an element with its own style and a bounded size."""
+    """In a notebook a response and a choice show themselves, as an element with its own style and a bounded size."""
     choice = lists(["a"] * 5000, [-1.0] * 5000)
     shown = choice._repr_html_()
 
@@ -328,18 +328,18 @@ def test_style_stays_in_its_element() -> None:
 
 
 def test_real_server() -> None:
-    """An answer of the real llama.cpp server is shown with its alternatives."""
+    """A response of the real llama.cpp server is shown with its alternatives."""
     request = shared.CreateCompletionRequest(model="tiny", prompt="The ", max_tokens=5, logprobs=3, seed=1)
     with local.Server() as server, gpt.Gpt(server_url=server.url, security=shared.Security(api_key_auth="")) as s:
-        answer = s.completions.create_completion(request).create_completion_response
+        response = s.completions.create_completion(request).create_completion_response
 
-    assert answer is not None
-    page = Page(answer._repr_html_())
-    assert page.shown.count("all others") == len(tokens_of(answer.choices[0])) == 5
+    assert response is not None
+    page = Page(response._repr_html_())
+    assert page.shown.count("all others") == len(tokens_of(response.choices[0])) == 5
 
 
 def test_nothing_that_was_shown_is_kept() -> None:
-    """A shown answer's memory is free again once the answer is gone: of ten texts of 50 kB not two are left."""
+    """A shown response's memory is free again once the response is gone: of ten texts of 50 kB not two are left."""
 
     def show(text: str) -> None:
         view.to_html(CreateCompletionResponseChoices(text=text))

@@ -19,17 +19,17 @@ class KeyAuth(AuthBase):
         self,
         header: tuple[str, str] | None,
         fallback: Any = None,
-        given: Container[str] = (),
+        overridden: Container[str] = (),
     ) -> None:
         self._header = header
-        self._given = given
+        self._overridden = overridden
         self._fallback: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = (
             HTTPBasicAuth(*fallback) if isinstance(fallback, tuple) else fallback
         )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._header is not None:
-            if self._header[0].lower() not in self._given:
+            if self._header[0].lower() not in self._overridden:
                 request.headers[self._header[0]] = self._header[1]
         elif callable(self._fallback):
             return self._fallback(request)

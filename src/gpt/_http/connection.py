@@ -306,7 +306,7 @@ class _ConnectionMixin:
         raise plain
 
     def _speaks_plain_http(self: Any) -> bool:
-        """Ask a port that did not answer our TLS whether it answers HTTP.
+        """Return whether a port that did not respond to our TLS speaks HTTP.
 
         A server of plain HTTP waits for the end of what it takes for a request line, so that a wrong `https://` would
         end in a timeout that says nothing, after all retries.

@@ -217,7 +217,7 @@ def _advice(status: int, details: ErrorDetails, response: requests.Response, now
     if status == 404:
         return _not_found_advice(response)
     if _QUOTA_CODES & {str(details.code), str(details.type)}:
-        return "the quota is used up: check plan and billing; asking again does not help"
+        return "the quota is used up: check plan and billing; retrying does not help"
     wait = server_wait(response.headers, now)
     if wait is not None and wait > MAX_SERVER_WAIT:
         return f"the server asks to wait {wait:.0f} s, longer than the {MAX_SERVER_WAIT:.0f} s that are waited for"

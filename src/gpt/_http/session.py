@@ -42,7 +42,7 @@ class DefaultSession(requests.Session):
         self.mount("http://", adapter)
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:  # type: ignore[override]
-        """Follow no redirect: a followed POST becomes a GET without its body, and the key travels."""
+        """Follow no redirect: a followed POST becomes a GET without its body, and takes the key along."""
         return iter(())
 
 

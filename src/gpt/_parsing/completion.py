@@ -79,7 +79,7 @@ def _likely_cause_of_data(data: Any) -> str:
     if not isinstance(data, dict):
         return ""
     if isinstance(data.get("choices"), list):
-        return "this is the chat endpoint or Mistral's; its answers have messages instead of text"
+        return "this is the chat endpoint or Mistral's; its responses have messages instead of text"
     if "content" in data and ("tokens_predicted" in data or "stop" in data):
         return "this is llama.cpp's native endpoint; its OpenAI-compatible server URL ends in /v1"
     return "the server URL leads to another endpoint"

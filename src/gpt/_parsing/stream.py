@@ -55,7 +55,7 @@ def _open(body: ResponseBody) -> _Completions:
     chunks = iter_raw_chunks(body)
     if "text/event-stream" in body.content_type.lower():
         return _translated(body, _completions(body, chunks))
-    # Some servers mislabel their streams, some answer with plain JSON: the first bytes tell.
+    # Some servers mislabel their streams, some respond with plain JSON: the first bytes tell.
     safe = translated(body, chunks)
     head = _peek(safe)
     if _SSE_START.match(head):

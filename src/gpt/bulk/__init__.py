@@ -3,7 +3,7 @@
     for outcome in bulk.run(s, requests, max_workers=64):
         print(outcome.index, outcome.response or outcome.error)
 
-    summary = bulk.run_jsonl(s, "requests.jsonl", "answers.jsonl")
+    summary = bulk.run_jsonl(s, "requests.jsonl", "completions.jsonl")
 
 `run` takes any iterable and gives outcomes as they complete; `run_jsonl` goes from file to file, and on from where an
 earlier run ended.

@@ -17,7 +17,7 @@ from .pack import completions_per_prompt, merge, split_body, split_response, usa
 from .throttle import Throttle
 
 _REFUSED = (400, 413, 422)
-"""What a server answers to a pack when one of its prompts is bad, or all of them are too much."""
+"""The status of a server for a pack when one of its prompts is bad, or all of them are too much."""
 
 _MAYBE_REFUSED = (500, 501)
 """The status with which some servers refuse any list of prompts, and others fail."""

@@ -1,4 +1,4 @@
-"""The command line: one module a command, registered here. Answers go to stdout, everything else to stderr."""
+"""The command line: one module a command, registered here. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 

@@ -59,10 +59,10 @@ def gather(jobs: Sequence[Job]) -> Generator[Requests, Sequence[Outcome], list[S
     for number in range(len(jobs)):
         step(number, None)
     while waiting:
-        asked = list(waiting.items())
-        outcomes = iter((yield [request for _, requests in asked for request in requests]))
+        pending = list(waiting.items())
+        outcomes = iter((yield [request for _, requests in pending for request in requests]))
         waiting.clear()
-        for number, requests in asked:
+        for number, requests in pending:
             step(number, [next(outcomes) for _ in requests])
     return [scores[number] for number in range(len(jobs))]
 

@@ -5,7 +5,7 @@
     rich.print(view.to_text(choice))                         # in a terminal
     pathlib.Path("page.html").write_text(view.to_html(choice), "utf-8")
 
-Ask the server with `logprobs=5`, or as many as it allows. In a notebook, answers and choices show themselves.
+Ask the server with `logprobs=5`, or as many as it allows. In a notebook, completions and choices show themselves.
 """
 
 from .html import to_html

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .._parsing.logprobs import Alternative, Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
-from .answers import HasChoice, as_answer
+from .choices import HasChoice, as_model
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
@@ -45,7 +45,7 @@ body > .gpt-view {{ margin: 0 auto; }}
 
 
 def to_html(
-    answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+    completion: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
     *,
     title: str = "",
     fragment: bool = False,
@@ -53,22 +53,22 @@ def to_html(
     """Show how sure the model was of each token, its alternatives on hover and on keyboard focus.
 
     Args:
-        answer: a choice, a completion with all its choices, or a `gpt.scoring.Score`.
+        completion: a choice, a completion with all its choices, or a `gpt.scoring.Score`.
         title: the page's heading; without it, the name of the model, where the completion says it.
         fragment: give an element to put into a page (or a notebook's cell), at most 2,000 tokens of it.
 
     Returns:
         A whole page in UTF-8, or the element. It holds no script and loads nothing.
     """
-    answer = as_answer(answer)
-    choices = answer.choices if isinstance(answer, CreateCompletionResponse) else [answer]
-    title = title or _title(answer)
+    completion = as_model(completion)
+    choices = completion.choices if isinstance(completion, CreateCompletionResponse) else [completion]
+    title = title or _title(completion)
     body = _view(title, choices, FRAGMENT_TOKENS if fragment else sys.maxsize)
     return body if fragment else _PAGE.format(title=_plain(glyphs(title)), body=body)
 
 
-def _title(answer: CreateCompletionResponse | CreateCompletionResponseChoices) -> str:
-    model = answer.model if isinstance(answer, CreateCompletionResponse) else None
+def _title(completion: CreateCompletionResponse | CreateCompletionResponseChoices) -> str:
+    model = completion.model if isinstance(completion, CreateCompletionResponse) else None
     return str(model or "Completion")
 
 

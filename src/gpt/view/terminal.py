@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._parsing.logprobs import Token, tokens_of
 from ..models.shared import CreateCompletionResponse, CreateCompletionResponseChoices
-from .answers import HasChoice, as_answer
+from .choices import HasChoice, as_model
 from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
@@ -36,7 +36,7 @@ _STYLES = (
 
 
 def to_text(
-    answer: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+    completion: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
     *,
     width: int | None = None,
     legend: bool = True,
@@ -44,7 +44,7 @@ def to_text(
     """Show how likely each token was, and the alternatives of the least likely tokens under 50 %.
 
     Args:
-        answer: a choice, or a completion with all its choices.
+        completion: a choice, or a completion with all its choices.
         width: the terminal's columns; the lists of alternatives are wrapped between two alternatives and indented.
         legend: whether to explain the colours; `False` where there are none.
 
@@ -55,8 +55,8 @@ def to_text(
         ImportError: rich is not installed; the extra `cli` brings it.
     """
     text = _rich_text()
-    answer = as_answer(answer)
-    choices = answer.choices if isinstance(answer, CreateCompletionResponse) else [answer]
+    completion = as_model(completion)
+    choices = completion.choices if isinstance(completion, CreateCompletionResponse) else [completion]
     for place, choice in enumerate(choices):
         if len(choices) > 1:
             text.append(f"Choice {place if choice.index is None else choice.index}\n", "bold")

@@ -16,7 +16,7 @@ class HasChoice(Protocol):
         raise NotImplementedError
 
 
-def as_answer(
+def as_model(
     shown: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
 ) -> CreateCompletionResponse | CreateCompletionResponseChoices:
     """Return what is to be shown as a completion or a choice."""
