@@ -374,3 +374,32 @@ def test_reading_errors_never_fails(value: Any) -> None:
 def test_samples_are_what_they_say() -> None:
     """The samples load as their type."""
     assert all(isinstance(sample, ErrorSample) for sample in W40)
+
+
+REFUSALS: list[tuple[int, dict[str, Any], str, Any]] = [
+    (400, {"error": {"code": "content_filter", "message": "filtered", "status": 400, "innererror": {"code": "R"}}},
+        "filtered", "content_filter"),
+    (400, {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": None},
+        "too long", None),
+    (401, {"detail": {"error": {"message": "who?", "type": "t", "param": None, "code": "c"}}}, "who?", "c"),
+    (403, {"error": "Forbidden"}, "Forbidden", None),
+    (404, {"error": {"object": "error", "type": "invalid_request_error", "code": "NOT_FOUND", "message": "no model"}},
+        "no model", "NOT_FOUND"),
+    (404, {"error": "the generation failed"}, "the generation failed", None),
+    (400, {"error": {"message": "cannot unmarshal array", "type": "invalid_request_error", "code": None}},
+        "cannot unmarshal array", None),
+    (402, {"error": {"code": 402, "message": "pay", "metadata": {"raw": "x"}}, "user_id": "u"}, "pay", 402),
+    (500, {"error": {"message": "m", "type": "None", "param": "None", "code": "500", "litellm_call_id": "x"}},
+        "m", "500"),
+    (503, {"detail": "Service is not available"}, "Service is not available", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "said", "code"), REFUSALS, ids=lambda value: str(value)[:30])
+def test_how_servers_refuse(status: int, body: dict[str, Any], said: str, code: Any) -> None:
+    """The server's own words and code are found, however it wraps them."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_response(body, status, x_should_retry="false"))
+        with pytest.raises(errors.APIStatusError, match=said) as caught:
+            create(s)
+    assert (caught.value.status_code, caught.value.code) == (status, code)

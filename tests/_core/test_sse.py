@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt._core import sse
 from gpt._core.sse import Decoder, Event
 from tests.support.sse_cases import SseCase, cases, large_cases
 
@@ -57,3 +58,11 @@ def test_nothing_is_kept_of_what_says_nothing() -> None:
     for _ in range(2000):
         assert decoder.feed(b":x\nignored:y\n") == []
     assert (decoder._line, decoder._data) == ([], [])
+
+
+def test_the_fast_path_waits_for_a_byte_order_mark() -> None:
+    """Half a mark that does not go on to be one belongs to the first line, however the bytes are cut."""
+    whole, cut = sse.Decoder(), sse.Decoder()
+    stream = (b"\xef", b"data: a\n\n", b"data: b\n\n")
+    events = [event for piece in stream for event in cut.feed(piece)]
+    assert events == whole.feed(b"".join(stream)) == [sse.Event(b"b")]

@@ -239,3 +239,20 @@ def test_security_is_masked_and_travels() -> None:
     assert repr(key("")) == "Security(api_key_auth='', header='Authorization')"
     assert key("a") == key("a") != key("b")
     assert shared.Security is Security
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
+@pytest.mark.parametrize("failure", [FileNotFoundError("no key file"), requests.ConnectionError("no vault")], ids=repr)
+def test_a_providers_failure_is_not_the_servers(failure: Exception, own: bool) -> None:
+    """A key that cannot be fetched is the provider's own exception on either session, once, and nothing is sent."""
+    asked = []
+
+    def provider() -> shared.Security:
+        asked.append(1)
+        raise failure
+
+    with ScriptedServer() as server:
+        s = make(server.url, security=provider, client=None if own else requests.Session())
+        with pytest.raises(type(failure)) as caught:
+            create(s)
+        assert (caught.value, asked, server.requests) == (failure, [1], [])

@@ -164,3 +164,17 @@ def test_nothing_in_the_environment_changes() -> None:
         server.reply(OK)
         create(s)
     assert dict(os.environ) == before
+
+
+def test_options_of_a_call_do_not_look_at_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that appears later moves no call to the client's server, whatever its query, headers or path."""
+    with ForwardProxy() as proxy, ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        create(s, query={"a": 1})
+        create(s, http_headers={"X-A": "1"})
+        create(s, server_url=f"{server.url}/other")
+        for number in range(40):
+            create(s, query={"n": number})
+        create(s)
+        assert (len(server.requests), len(proxy.requests)) == (44, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import COMPLETION, OK, create, make, text
-from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
+from tests.support.client import COMPLETION, OK, chunk, create, make, request, text
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 MOST_POOLS = 64 + 32
@@ -97,3 +98,16 @@ def test_session_url_with_a_query_of_its_own_is_sent_as_it_is() -> None:
             assert text(create(s, query={"n": number})) == f"/v1/completions?n={number}"
         assert text(create(s)) == "/v1/completions"
         assert server.connections == 1
+
+
+def test_connections_are_kept_alive_through_nat() -> None:
+    """Our sockets ask TCP to notice a peer that is gone, which urllib3's do not."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_response(chunk("a"), threading.Event()))
+        with s.completions.stream_completion(request()) as stream:
+            sock = socket.socket(fileno=os.dup(stream.response.raw.fileno()))
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+            sock.close()

@@ -321,3 +321,12 @@ def test_each_attempt_asks_for_its_own_key() -> None:
         server.reply(BUSY, OK)
         create(s)
         assert [sent.header("authorization") for sent in server.requests] == ["Bearer first", "Bearer second"]
+
+
+def test_a_retry_is_the_same_request() -> None:
+    """No attempt carries a header that the first did not: no counter, no idempotency key."""
+    with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
+        server.reply(BUSY, BUSY, OK)
+        assert create(s).retries_taken == 2
+        first, *others = [(sent.path, sent.headers, sent.body) for sent in server.requests]
+    assert others == [first, first]

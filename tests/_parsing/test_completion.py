@@ -11,8 +11,9 @@ import requests
 from gpt._core.unserializable import MAX_DEPTH
 from gpt._parsing import completion
 from gpt._parsing.completion import MAX_CHOICES, read_completion
+from gpt.models import errors
 from gpt.models.errors import ResponseValidationError, SDKError
-from tests.support.client import make, request
+from tests.support.client import create, make, request
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
 
@@ -111,3 +112,23 @@ def test_completion_text_is_that_of_the_first_choice() -> None:
     texts = {'{"text":"a"},{"text":"b"}': "a", '{"text":null}': "", "{}": "", '{"text":5}': "", "": ""}
     for choices, text in texts.items():
         assert completion.read_completion(response(), f'{{"choices":[{choices}]}}'.encode()).text == text
+
+
+def test_the_cause_of_an_unreadable_response_is_kept() -> None:
+    """What the reader tripped over is the error's `__cause__`."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_response(b"{oops"), json_response({"id": "x"}))
+        for _ in range(2):
+            with pytest.raises(errors.ResponseValidationError) as caught:
+                create(s)
+            assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_choice_with_an_error_of_its_own_is_kept() -> None:
+    """OpenRouter may put an error beside a choice's text; the text counts and the error is in reach."""
+    body = {"choices": [{"text": "a", "finish_reason": "error", "error": {"code": 502, "message": "m"}}]}
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_response(body))
+        response = create(s).create_completion_response
+    assert response is not None
+    assert response.choices[0].additional_properties == {"error": {"code": 502, "message": "m"}}

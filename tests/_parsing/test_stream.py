@@ -310,3 +310,76 @@ def test_two_streams_at_once() -> None:
         one, two = (s.completions.stream_completion(request(prompt=word)) for word in "xy")
         pairs = list(zip(texts(one), texts(two), strict=True))
     assert pairs == [("x0 ", "y0 "), ("x1 ", "y1 "), ("x2 ", "y2 "), ("", "")]
+
+
+STREAMS: dict[str, tuple[list[dict[str, Any]], list[tuple[int, str, str]]]] = {
+    "vLLM 0.2.7 says each end twice": (
+        [chunk("a", "stop"), {**chunk("", "stop"), "usage": {"total_tokens": 2}}],
+        [(0, "a", "stop")],
+    ),
+    "llama.cpp reports its progress": (
+        [{**chunk(""), "prompt_progress": {"total": 9, "processed": 3}}, chunk("a", "length")],
+        [(0, "a", "length")],
+    ),
+    "SGLang goes on after the end": (
+        [
+            chunk("a", "abort", matched_stop=None),
+            chunk("", hidden_states=[[0.5]]),
+            {"id": "c", "choices": [], "sglext": {}},
+        ],
+        [(0, "a", "abort")],
+    ),
+    "TGI finishes each prompt with a usage of its own": (
+        [
+            chunk("a", "", index=1),
+            {**chunk("b", "eos_token", index=1), "usage": {"total_tokens": 2}},
+            {**chunk("c", "length"), "usage": {"total_tokens": 3}},
+        ],
+        [(0, "c", "length"), (1, "ab", "eos_token")],
+    ),
+    "LiteLLM leaves out what is null and tells of a fallback": (
+        [
+            {"object": "chat.completion.chunk", "choices": [], "litellm_fallback": {"model": "x"}},
+            {"choices": [{"index": 0, "text": "a", "reasoning_content": "r"}]},
+            {"choices": [{"index": 0}]},
+            {"choices": [{"index": 0, "finish_reason": "tool_calls"}]},
+        ],
+        [(0, "a", "tool_calls")],
+    ),
+    "Azure frames the text by filter results": (
+        [
+            {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []},
+            chunk("a", "stop"),
+            {"choices": [{"index": 0, "content_filter_offsets": {"end_offset": 1}, "finish_reason": None}]},
+        ],
+        [(0, "a", "stop")],
+    ),
+    "Together repeats the text in a delta": (
+        [
+            {"object": "completion.chunk", "choices": [{"text": t, "delta": {"content": t}, "finish_reason": f}]}
+            for t, f in (("a", None), ("b", "eos"))
+        ],
+        [(0, "ab", "eos")],
+    ),
+    "mlx ends with the chat endpoint's usage": (
+        [
+            chunk("a", "stop", logprobs={"content": [{}, {"id": 5, "logprob": -1}]}),
+            {"object": "chat.completion", "choices": [], "usage": {"total_tokens": 2}},
+        ],
+        [(0, "a", "stop")],
+    ),
+    "OpenAI pads its events": ([{**chunk("a", "stop"), "obfuscation": "x7"}], [(0, "a", "stop")]),
+}
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["done", "end"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_what_servers_stream(name: str, done: bool) -> None:
+    """Whatever surrounds the text, it comes whole, with its reason, and with or without `[DONE]`."""
+    events, expected = STREAMS[name]
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_response(*events, done=done))
+        stream = s.completions.stream_completion(request())
+        whole = stream.collect()
+    assert stream.completed
+    assert [(choice.index, choice.text, choice.finish_reason) for choice in whole.choices] == expected

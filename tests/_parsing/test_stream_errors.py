@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 import zlib
 from collections.abc import Callable
 from itertools import chain
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gpt.models import errors
 from gpt.models.errors import (
     APIStatusError,
     APITimeoutError,
@@ -23,7 +26,7 @@ from gpt.models.errors import (
     StreamInterruptedError,
     UnprocessableEntityError,
 )
-from tests.support.client import COMPLETION, OK, create, make, request
+from tests.support.client import COMPLETION, OK, chunk, create, make, request
 from tests.support.fixtures import wire
 from tests.support.http_server import Framing, ScriptedResponse, ScriptedServer, sse_response
 
@@ -284,3 +287,34 @@ def test_every_way_of_reading_raises(way: str) -> None:
             read[way]()
     assert partial_text(caught.value) == "A"
     assert caught.value.__context__ is None
+
+
+def test_an_error_event_is_not_waited_on() -> None:
+    """An error inside a stream is raised at once, though the server keeps the connection open, and closes it."""
+    with ScriptedServer() as server, make(server.url, timeout=60) as s:
+        server.reply(sse_response(chunk("a"), {"error": {"message": "m", "code": 500}}, threading.Event()))
+        stream = s.completions.stream_completion(request())
+        assert next(stream).choices[0].text == "a"
+        with pytest.raises(errors.InternalServerError, match="m"):
+            next(stream)
+        server.wait_closed(1)
+
+
+def test_a_failed_stream_is_forgotten_at_once() -> None:
+    """An error of a stream, and the response on it, wait for no garbage collector."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_response(chunk("a"), {"error": {"message": "m"}}))
+
+        def fail() -> weakref.ref[errors.SDKError]:
+            try:
+                list(s.completions.stream_completion(request()))
+            except errors.APIStatusError as error:  # pytest.raises would hold it
+                return weakref.ref(error)
+            raise AssertionError("the stream did not fail")
+
+        gc.collect()
+        gc.disable()
+        try:
+            assert fail()() is None
+        finally:
+            gc.enable()

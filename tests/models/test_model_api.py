@@ -231,3 +231,27 @@ def test_any_response_goes_back_unchanged(others: dict[str, Any], choices: list[
         {"additional_properties"} & set(others)
     )
     assert {key: read.to_dict()[key] for key in unknown} == {key: others[key] for key in unknown}
+
+
+def test_a_request_needs_a_model() -> None:
+    """What is missing is named, before there is a call."""
+    with pytest.raises(TypeError, match="'model'"):
+        shared.CreateCompletionRequest(prompt="Say")  # type: ignore[call-arg]
+
+
+def test_ranges_are_the_servers_to_enforce() -> None:
+    """Values that one server refuses and another takes are sent as they are."""
+    fields: dict[str, Any] = {
+        "best_of": 0,
+        "n": 1000,
+        "logprobs": -1,
+        "max_tokens": -1,
+        "presence_penalty": -2,
+        "temperature": 9.5,
+        "top_p": 0,
+        "stop": list("abcdefghijklmnop"),
+    }
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        s.completions.create_completion(request(**fields))
+        assert server.requests[0].json() == {"model": "m", "prompt": "Say", **fields}

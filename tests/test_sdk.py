@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import re
 import threading
+from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import requests
 
 import gpt
+from gpt._http.session import DefaultSession
+from gpt.completions import Completions
 from gpt.models import shared
 from gpt.sdkconfiguration import SERVERS
 from gpt.utils import RetryConfig
@@ -360,3 +364,30 @@ def test_unknown_option_of_a_call_is_named() -> None:
         ):
             create(s, tiemout=1)
         assert server.connections == 0
+
+
+def test_a_copy_that_is_dropped_does_not_close_the_pool() -> None:
+    """The connections that a copy shares stay open when it goes."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        other = copy.copy(s)
+        assert text(create(other)) == " ok"
+        del other
+        gc.collect()
+        assert text(create(s)) == " ok"
+        assert server.connections == 1
+
+
+def test_copies_leave_nothing_behind() -> None:
+    """Copying again and again piles up no objects of ours."""
+
+    def live() -> Counter[type]:
+        gc.collect()
+        return Counter(type(each) for each in gc.get_objects() if isinstance(each, DefaultSession | Completions))
+
+    with make("http://127.0.0.1:9/v1") as s:
+        before = live()
+        for _ in range(50):
+            copy.copy(s)
+            copy.deepcopy(s)
+        assert live() == before

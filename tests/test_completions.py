@@ -1,0 +1,27 @@
+"""The two operations: their options, and what their results keep."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from gpt.completions import Completions
+from tests.support.client import COMPLETION, create, make
+from tests.support.http_server import ScriptedServer, json_response
+
+
+def test_both_operations_take_the_same_options() -> None:
+    """An option of `create_completion` is one of `stream_completion`, by the same name, type and default."""
+    plain, streamed = (inspect.signature(f) for f in (Completions.create_completion, Completions.stream_completion))
+    assert list(plain.parameters.values()) == list(streamed.parameters.values())
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_the_raw_response_can_be_read_again(framing: Any) -> None:
+    """`raw_response` gives status, headers and the body once more, as requests does."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_response(COMPLETION, framing=framing, x_team="a"))
+        raw = create(s).raw_response
+    assert (raw.status_code, raw.headers["X-TEAM"], raw.json(), raw.json()) == (200, "a", COMPLETION, COMPLETION)
