@@ -416,7 +416,7 @@ WORK: dict[str, Callable[[Found], None]] = {
 PAGE = """# Benchmarks of bulk runs
 
 What a prompt costs the client when there are many of them. Written by `benchmarks/bulk.py`; medians of {rounds} runs in
-turn, each in a fresh process, but for growth. The machine's {cores} cores also ran the servers: compare the lines of a
+turn, each in a fresh process, but for growth. The machine's {cpus} cores also ran the servers: compare the lines of a
 table, not machines.
 
 ![What a prompt costs, by the number of prompts in a request](bulk-benchmarks.svg)
@@ -475,7 +475,7 @@ def report(found: Found) -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("gpt-sdk", "openai", "requests", "distributed"))
     machine = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}"
     tables = {name: "\n".join(lines) for name, lines in found.tables.items()}
-    page = PAGE.format(rounds=found.rounds, cores=os.cpu_count(), machine=machine, packages=packages, **tables)
+    page = PAGE.format(rounds=found.rounds, cpus=os.cpu_count(), machine=machine, packages=packages, **tables)
     (DOCS / "bulk-benchmarks.md").write_text(page)
     (DOCS / "bulk-benchmarks.json").write_text(json.dumps(found.figures, indent=1) + "\n")
     plot(found)

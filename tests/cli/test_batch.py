@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,25 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
 
     assert batch(tmp_path / "in", tmp_path / "out").exit_code == 0
     assert ids(tmp_path / "out") == each_once(100)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2, 0.4, 0.6, 0.8])
+def test_batch_ctrl_c_at_any_moment_ends_the_run(server: ScriptedServer, tmp_path: Path, seconds: float) -> None:
+    """Ctrl-C while workers start, with more queued for them than a pipe holds, ends the run with 130."""
+    server.respond_with(echo_lists)
+    write_batch(tmp_path / "in", 20_000)
+    command = [*GPT, "batch", str(tmp_path / "in"), str(tmp_path / "out"), "--processes", "2", "--batch-size", "32"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and len(children.read_text().split()) < 2:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    assert (process.returncode, "Traceback" in said) == (130, False), said
 
 
 def test_terminal(server: ScriptedServer) -> None:
