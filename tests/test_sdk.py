@@ -181,7 +181,7 @@ def test_required_arguments() -> None:
     with pytest.raises(TypeError, match="request"):
         make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg]
+        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg,arg-type]
 
 
 def test_the_configuration_is_frozen() -> None:
