@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import typing
 from typing import Any
 
 import pytest
+import typing_extensions
 
 from gpt.completions import Completions
+from gpt.models import operations
 from tests.support.client import COMPLETION, create, make
 from tests.support.http_server import ScriptedServer, json_response
 
@@ -25,3 +29,12 @@ def test_the_raw_response_can_be_read_again(framing: Any) -> None:
         server.reply(json_response(COMPLETION, framing=framing, x_team="a"))
         raw = create(s).raw_response
     assert (raw.status_code, raw.headers["X-TEAM"], raw.json(), raw.json()) == (200, "a", COMPLETION, COMPLETION)
+
+
+def test_operations_type_hints_resolve() -> None:
+    """Tools that read annotations at run time can; Python 3.10 has no `Unpack`, so there it is passed to them."""
+    missing = {} if sys.version_info >= (3, 11) else {"Unpack": typing_extensions.Unpack}
+    for operation in (Completions.create_completion, Completions.stream_completion):
+        assert "options" in typing.get_type_hints(operation, localns=missing)
+    hints = typing.get_type_hints(Completions.create_completion, localns=missing)
+    assert hints["return"] is operations.CreateCompletionResponse

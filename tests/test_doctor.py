@@ -111,8 +111,8 @@ def test_probe_on_an_honest_server() -> None:
     assert (report.ok, report.model, report.scoring) == (True, "m", "echo")
     assert report.requests == len(sent) <= 12
     assert report.tokens <= 64
-    asked = [each.json() for each in sent if each.path.endswith("/completions")]
-    assert sum(body["max_tokens"] for body in asked if body["max_tokens"] != "many") <= report.tokens
+    bodies = [each.json() for each in sent if each.path.endswith("/completions")]
+    assert sum(body["max_tokens"] for body in bodies if body["max_tokens"] != "many") <= report.tokens
 
 
 @pytest.mark.parametrize("kind", [name for name in HONEST if name not in ("models", "completion")])

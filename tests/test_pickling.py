@@ -1,4 +1,4 @@
-"""What travels to another process, without keys, and what is refused with the reason."""
+"""What can be pickled for another process, without keys, and what is refused with the reason."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[ProcessPoolExecutor]:
-    """Give a process that was spawned, and so shares nothing but what is pickled."""
+def worker_process() -> Iterator[ProcessPoolExecutor]:
+    """Yield a process that was spawned, and so shares nothing but what is pickled."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
 
@@ -64,12 +64,12 @@ def run_with_key(key: str | None, payload: bytes) -> str | None:
         os.environ.pop("OPENAI_API_KEY", None)
 
 
-def test_a_client_works_elsewhere(elsewhere: ProcessPoolExecutor) -> None:
-    """Settings, hooks and a callable key travel; the response comes back with its headers and no key."""
+def test_client_in_a_worker_process_works(worker_process: ProcessPoolExecutor) -> None:
+    """Settings, hooks and a callable key are pickled; the response comes back with its headers and no key."""
     with ScriptedServer() as server:
         server.reply(json_response(OK.body, x_request_id="r", x_ratelimit_remaining_requests="7"))
         s = make(server.url, security=find_key, hooks=[tag], http_headers={"X-A": "b", "User-Agent": None}, deadline=60)
-        response = elsewhere.submit(complete, s).result(60)
+        response = worker_process.submit(complete, s).result(60)
         sent = server.requests[0]
     assert text(response) == " ok"
     assert (response.request_id, response.rate_limit.remaining_requests, response.status_code) == ("r", 7, 200)
@@ -102,19 +102,19 @@ def test_the_configuration_survives() -> None:
 
 
 def test_an_environment_key_is_read_again_on_arrival(
-    elsewhere: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    worker_process: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key itself does not travel; where the client arrives the environment has its own, or that is an error."""
+    """A key from the environment is not pickled: the other process reads its own, and raises without one."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
     payload = pickle.dumps(make("http://localhost:1/v1"))
     assert b"hidden" not in payload
-    assert elsewhere.submit(run_with_key, "sk-there", payload).result(60) == "Bearer sk-there"
+    assert worker_process.submit(run_with_key, "sk-there", payload).result(60) == "Bearer sk-there"
     with pytest.raises(ValueError, match="pickled where OPENAI_API_KEY was set; set it here too"):
-        elsewhere.submit(run_with_key, None, payload).result(60)
+        worker_process.submit(run_with_key, None, payload).result(60)
 
 
 def test_a_keyless_client_stays_keyless() -> None:
-    """An explicit no-key travels as one."""
+    """A client pickled without a key has none in the other process."""
     s = make("http://localhost:1/v1", security=Security(api_key_auth=""))
     assert run_with_key("sk-there", pickle.dumps(s)) is None
 
@@ -148,7 +148,7 @@ def test_credentials_are_refused(options: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"http_headers": {"Authorization": None}}, {"server_url": "http://a/v1?api-version=1"}]
 )
-def test_what_is_no_credential_travels(options: dict[str, Any]) -> None:
+def test_what_is_no_credential_is_pickled(options: dict[str, Any]) -> None:
     """A header that is taken off and an ordinary query are no reason to refuse."""
     s = make(**{"url": options.pop("server_url", "http://a/v1"), **options})
     assert pickle.loads(pickle.dumps(s)).sdk_configuration == s.sdk_configuration
@@ -172,13 +172,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_errors_travel(elsewhere: ProcessPoolExecutor, name: str) -> None:
+def test_errors_are_pickled(worker_process: ProcessPoolExecutor, name: str) -> None:
     """An error raised in another process arrives with its class, message, fields and partial response, without keys."""
     response, stream = CASES[name]
     with ScriptedServer() as server:
         server.reply(response)
         s = make(server.url, security=find_key)
-        here = elsewhere.submit(fail, s, stream).exception(60)
+        here = worker_process.submit(fail, s, stream).exception(60)
         with pytest.raises(errors.SDKError) as caught:
             fail(s, stream)
         there = caught.value
@@ -239,7 +239,7 @@ def test_models_and_settings_survive() -> None:
 
 
 def test_a_stream_is_refused() -> None:
-    """An open stream does not travel; the message says what does."""
+    """An open stream cannot be pickled; the message says what can."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(CHUNK))
         response = s.completions.create_completion(request(stream=True))

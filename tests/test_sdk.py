@@ -199,15 +199,15 @@ def test_no_repr_shows_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
         gpt.Gpt(server_url="http://u:hidden@localhost/v1?key=hidden"),
         gpt.Gpt(security=shared.Security(api_key_auth="hidden"), http_headers={"X-Key": "hidden"}, server_url=LOCAL),
     ):
-        shown = f"{s!r} {s} {s.sdk_configuration!r} {s.sdk_configuration.security!r} {s.completions!r}"
-        assert "http://localhost" in shown
-        assert "key=set" in shown
-        assert "hidden" not in shown
+        rendered = f"{s!r} {s} {s.sdk_configuration!r} {s.sdk_configuration.security!r} {s.completions!r}"
+        assert "http://localhost" in rendered
+        assert "key=set" in rendered
+        assert "hidden" not in rendered
     assert "key=none" in repr(gpt.Gpt(security=shared.Security(api_key_auth=""), server_url=LOCAL))
     assert "key=callable" in repr(gpt.Gpt(security=lambda: shared.Security(api_key_auth="hidden")))
 
 
-def test_the_user_agent_says_who_asks() -> None:
+def test_user_agent_names_the_client() -> None:
     """The package, its version, Python and requests are named, and the version is public."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -233,7 +233,7 @@ def test_copy_shares_connections_and_deepcopy_does_not() -> None:
 
 
 def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
-    """`with` closes the idle connections; asking again opens a new one."""
+    """`with` closes the idle connections; the next call opens a new one."""
     with ScriptedServer() as server:
         server.reply(OK)
         with make(server.url) as s:
@@ -247,7 +247,7 @@ def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
 
 
 def test_the_users_session_is_not_closed() -> None:
-    """A session that was given stays open behind the block."""
+    """A session that was passed stays open behind the block."""
     with ScriptedServer() as server, requests.Session() as session:
         server.reply(OK)
         with make(server.url, client=session) as s:
@@ -294,7 +294,7 @@ def test_close_leaves_running_streams_alone() -> None:
 
 
 def test_streams_and_responses_mix_on_one_client() -> None:
-    """The same client streams and asks; one connection serves both."""
+    """The same client streams and completes; one connection serves both."""
     with ScriptedServer() as server, make(server.url) as s:
         server.respond_with(lambda sent: sse_response(sent.json()["x"]) if sent.json().get("stream") else OK)
         chunk = {"choices": [{"text": "s", "index": 0, "finish_reason": "stop"}]}

@@ -32,8 +32,8 @@ def test_configuration_looked_at_shows_no_key(look: Any) -> None:
     """Neither `repr`, `vars` nor `dataclasses.asdict`, which everybody calls for logging, shows a key."""
     for configuration in (keyed().sdk_configuration, replace(keyed().sdk_configuration, security=None)):
         configuration.key_header()
-        shown = repr(look(configuration))
-        assert "nightjar" not in shown
+        rendered = repr(look(configuration))
+        assert "nightjar" not in rendered
     assert "nightjar" not in json.dumps(asdict(keyed().sdk_configuration), default=str)
 
 
@@ -82,7 +82,7 @@ def test_configuration_compares_by_value_and_is_not_hashable() -> None:
 
 
 def test_configuration_pickled_is_equal() -> None:
-    """Without a key it travels whole, its headers included; keyless counts as such."""
+    """Without a key it is pickled whole, its headers included; keyless counts as such."""
     keyless = shared.Security(api_key_auth="", header="X-Other")
     configuration = gpt.Gpt(keyless, http_headers={"X-A": "1", "Accept": None}, deadline=3).sdk_configuration
     back = pickle.loads(pickle.dumps(configuration))
@@ -113,8 +113,8 @@ def test_configuration_refused_leaves_no_key_in_a_traceback(options: dict[str, A
         taken = traceback.TracebackException.from_exception(error, capture_locals=True)
     frames = [frame for frame in taken.stack if "/gpt/" in frame.filename]
     assert frames
-    shown = "".join("".join((frame.locals or {}).values()) for frame in frames) + str(taken)
-    assert "nightjar" not in shown
+    rendered = "".join("".join((frame.locals or {}).values()) for frame in frames) + str(taken)
+    assert "nightjar" not in rendered
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from ._parsing.stream import open_stream
 from .models import errors, operations, shared
 from .utils.eventstreaming import EventStream
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):  # at run time too, so that `typing.get_type_hints` works
+    from typing import Unpack
+elif TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["CallOptions", "Completions"]

@@ -1,4 +1,4 @@
-"""What a server really honours, found out by asking it: at most 12 requests and 64 generated tokens.
+"""What a server really honours, found out by trying: at most 12 requests and 64 generated tokens.
 
     from gpt import doctor
 
@@ -65,7 +65,7 @@ class Report:
     """The base URL, without user, password and query."""
 
     model: str
-    """The model that was asked."""
+    """The model that the requests named."""
 
     checks: tuple[Check, ...]
     """In the order in which they were made; only the first when the server completes nothing."""
@@ -102,7 +102,7 @@ def models(s: Gpt) -> list[str]:
 
 
 def probe(s: Gpt, *, model: str | None = None) -> Report:
-    """Ask a server what it honours. The requests are sent one after the other, without retries.
+    """Find out what a server honours. The requests are sent one after the other, without retries.
 
     Args:
         s: the client; its time limits, headers and hooks hold.

@@ -121,7 +121,7 @@ class SDKConfiguration:
     """The base URL, normalised."""
 
     security: Security | Callable[[], Security] | None = None
-    """The key as it was given; `None` stands for `OPENAI_API_KEY`."""
+    """The key as it was passed; `None` stands for `OPENAI_API_KEY`."""
 
     client: requests.Session | None = None
     """The caller's own `requests.Session`, or `None` for ours."""
@@ -249,7 +249,7 @@ def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
 
 
 def resolve_server(server_idx: int | None, server_url: str | None, url_params: Mapping[str, str] | None) -> str:
-    """Return the base URL: the given one, then `OPENAI_BASE_URL`, then `SERVERS`. Blank counts as not given.
+    """Return the base URL: the `server_url` passed, else `OPENAI_BASE_URL`, else `SERVERS`. Blank counts as absent.
 
     Raises:
         TypeError, ValueError: an option is no URL or number of one, or two of them contradict each other.

@@ -70,7 +70,7 @@ EXPECTED: list[tuple[type[SDKError], str, Any, str | None, str | None]] = [
 
 
 def refuse(response: ScriptedResponse, **options: Any) -> SDKError:
-    """Ask a server that says no, once, and give the error."""
+    """Return the error of a call to a server that sends an error status."""
     with ScriptedServer() as server:
         server.reply(response)
         with make(server.url, retry_config=ONCE, **options) as s, pytest.raises(SDKError) as caught:

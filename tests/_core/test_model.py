@@ -46,16 +46,16 @@ def scored(tokens: int, choices: int = 1) -> CreateCompletionResponse:
 @pytest.mark.parametrize(("tokens", "choices"), [(1, 1), (40, 1), (100_000, 1), (40, 3), (2, 1000)])
 def test_repr_is_short_and_useful(tokens: int, choices: int) -> None:
     """However much came, its `repr` has at most 1,000 characters and begins with the text of the first choice."""
-    shown = repr(scored(tokens, choices))
-    assert len(shown) <= MAX_LENGTH == 1000
-    assert shown.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' a")
+    rendered = repr(scored(tokens, choices))
+    assert len(rendered) <= MAX_LENGTH == 1000
+    assert rendered.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' a")
 
 
 def test_repr_says_what_was_left_out() -> None:
     """Long lists and texts end in how much more there is, and what follows them is still shown."""
-    shown = repr(scored(40))
-    assert "tokens=[' a', ' a', ' a', … 37 more]" in shown or "tokens=[' a', … 39 more]" in shown
-    assert shown.endswith("id='cmpl-1', usage=CompletionUsage(total_tokens=40))")
+    rendered = repr(scored(40))
+    assert "tokens=[' a', ' a', ' a', … 37 more]" in rendered or "tokens=[' a', … 39 more]" in rendered
+    assert rendered.endswith("id='cmpl-1', usage=CompletionUsage(total_tokens=40))")
     request = repr(CreateCompletionRequest(model="m", prompt="x" * 5000))
     assert request.startswith("CreateCompletionRequest(model='m', prompt='xxx")
     assert "… (5,000 characters)" in request

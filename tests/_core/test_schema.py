@@ -230,17 +230,20 @@ def test_validate_and_loads() -> None:
 
 def test_dump_is_to_dict() -> None:
     """What a schema dumps is what `to_dict` gives and the wire carries."""
-    asked = CreateCompletionRequest(
+    original = CreateCompletionRequest(
         model=shared.CreateCompletionRequestModel.BABBAGE_002,
         prompt=("a",),
         logit_bias={5: 1},
         stream_options=shared.CompletionStreamOptions(include_usage=False),
         additional_properties={"top_k": None, "n": 3},
     )
-    assert CreateCompletionRequest.schema().dump(asked) == asked.to_dict()
-    assert CreateCompletionRequest.schema(many=True).dump([asked]) == [asked.to_dict()]
-    assert CreateCompletionRequest.schema(only=("logit_bias",)).dump(asked) == {"logit_bias": {"5": 1}, "top_k": None}
-    assert CreateCompletionRequest.schema(exclude=("logit_bias", "stream_options")).dump(asked) == {
+    assert CreateCompletionRequest.schema().dump(original) == original.to_dict()
+    assert CreateCompletionRequest.schema(many=True).dump([original]) == [original.to_dict()]
+    assert CreateCompletionRequest.schema(only=("logit_bias",)).dump(original) == {
+        "logit_bias": {"5": 1},
+        "top_k": None,
+    }
+    assert CreateCompletionRequest.schema(exclude=("logit_bias", "stream_options")).dump(original) == {
         "model": "babbage-002",
         "prompt": ["a"],
         "top_k": None,
@@ -256,7 +259,7 @@ def test_recorded_responses_pass(name: str) -> None:
 
 
 def test_responses_are_checked_to_the_leaves() -> None:
-    """A misfit deep in a response is named by its path."""
+    """An invalid value deep in a response is named by its path."""
     data = {
         "choices": [{"text": "a"}, {"text": 5, "logprobs": {"token_logprobs": [None, "x"], "top_logprobs": {}}}],
         "usage": {"total_tokens": "3"},

@@ -12,7 +12,7 @@ from gpt._core import url
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [
         ("https://a.example/v1", "https://a.example/v1"),
         ("https://a.example/v1/", "https://a.example/v1"),
@@ -26,23 +26,23 @@ from gpt._core import url
         ("https://a.example/a%2Fb/v1", "https://a.example/a%2Fb/v1"),
     ],
 )
-def test_a_base_is_normalised(given: str, expected: str) -> None:
+def test_a_base_is_normalised(value: str, expected: str) -> None:
     """White space and one trailing slash go, a query and escapes stay."""
-    assert url.check_base(given) == expected
+    assert url.check_base(value) == expected
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     ["", "   ", "localhost:8000/v1", "//a.example/v1", "/v1", "https://", "https:///v1", "ftp://a.example", "v1"],
 )
-def test_a_base_needs_scheme_and_host(given: str) -> None:
+def test_a_base_needs_scheme_and_host(value: str) -> None:
     """The message names the option and shows a URL that works."""
     with pytest.raises(ValueError, match=r"^server_url: expected a URL such as http://localhost:8000/v1, got"):
-        url.check_base(given)
+        url.check_base(value)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         "http://a.example:port/v1",
         "http://a.example:99999/v1",
@@ -53,10 +53,10 @@ def test_a_base_needs_scheme_and_host(given: str) -> None:
         "http://a\x7fb/v1",
     ],
 )
-def test_a_base_that_is_no_url(given: str) -> None:
+def test_a_base_that_is_no_url(value: str) -> None:
     """What no URL is an error that shows no part of a password."""
     with pytest.raises(ValueError, match=r"^OPENAI_BASE_URL: ") as caught:
-        url.check_base(given, "OPENAI_BASE_URL")
+        url.check_base(value, "OPENAI_BASE_URL")
     assert "hunter2" not in str(caught.value)
 
 
@@ -103,7 +103,7 @@ def test_fill() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "bare", "userinfo"),
+    ("value", "bare", "userinfo"),
     [
         ("https://a/v1", "https://a/v1", None),
         ("https://u:p@a:1/v1?q=1", "https://a:1/v1?q=1", ("u", "p")),
@@ -112,13 +112,13 @@ def test_fill() -> None:
         ("https://u:a+b@a/v1", "https://a/v1", ("u", "a+b")),
     ],
 )
-def test_userinfo_is_taken_out(given: str, bare: str, userinfo: tuple[str, str] | None) -> None:
+def test_userinfo_is_taken_out(value: str, bare: str, userinfo: tuple[str, str] | None) -> None:
     """User and password leave the URL, decoded; a plus stays a plus there."""
-    assert url.split_userinfo(given) == (bare, userinfo)
+    assert url.split_userinfo(value) == (bare, userinfo)
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("value", "expected"),
     [
         ("https://u:hunter2@a:1/v1?key=hunter2#hunter2", "https://a:1/v1"),
         ("/elsewhere?key=hunter2", "/elsewhere"),
@@ -127,9 +127,9 @@ def test_userinfo_is_taken_out(given: str, bare: str, userinfo: tuple[str, str] 
         ("", ""),
     ],
 )
-def test_redact(given: str, shown: str) -> None:
+def test_redact(value: str, expected: str) -> None:
     """Scheme, host and path are shown and nothing else."""
-    assert url.redact(given) == shown
+    assert url.redact(value) == expected
 
 
 @given(st.text())

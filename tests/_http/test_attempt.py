@@ -50,7 +50,7 @@ def test_hook_changing_the_body_sends_its_length(own: bool, body: Any) -> None:
 
 @OWN
 def test_hook_sending_without_a_body_is_sent(own: bool) -> None:
-    """A hook may ask a token endpoint by a POST without a body, on a new connection and on a used one."""
+    """A hook may call a token endpoint by a POST without a body, on a new connection and on a used one."""
 
     def fetch_token(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
         token = requests.Request("POST", str(prepared.url).replace("/completions", "/token")).prepare()

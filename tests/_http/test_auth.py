@@ -1,4 +1,4 @@
-"""From a key to the wire: whose word counts, when it is asked for, and what is refused."""
+"""From a key to the wire: which one counts, when it is resolved, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def key(value: str, header: str = "Authorization") -> Security:
 
 
 def basic(user: str, password: str) -> str:
-    """Give the header of HTTP's basic authentication."""
+    """Return the header of HTTP's basic authentication."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode("latin-1")).decode()
 
 
@@ -40,7 +40,7 @@ def sent_with(userinfo: str = "", call_headers: dict[str, str | None] | None = N
 
 
 def numbered(*names: str) -> Callable[[], Security]:
-    """Give one key after the other."""
+    """Return one key after the other."""
     keys = iter(names)
     return lambda: key(next(keys))
 
@@ -77,17 +77,17 @@ def test_the_environments_key_is_read_at_construction(monkeypatch: pytest.Monkey
 
 
 def test_a_callable_is_asked_for_every_attempt() -> None:
-    """A rotating key is asked for when it is needed: not at construction, again for a retry, again for a call."""
-    asked = count()
+    """A callable key is called when it is needed: not at construction, again for a retry, again for a call."""
+    calls = count()
     provider = numbered("first", "second", "third")
 
     def security() -> Security:
-        next(asked)
+        next(calls)
         return provider()
 
     with ScriptedServer() as server, make(server.url, security=security) as s:
         server.reply(BUSY, OK)
-        assert next(asked) == 0
+        assert next(calls) == 0
         assert create(s).retries_taken == 1
         create(s)
         assert [sent.header("authorization") for sent in server.requests] == [
@@ -110,7 +110,7 @@ def test_a_callable_is_not_asked_when_its_key_is_not_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "said"),
+    ("value", "kind", "said"),
     [
         ("sk-hidden", TypeError, "security: expected a shared.Security, got str"),
         (None, TypeError, "security: expected a shared.Security, got NoneType"),
@@ -120,10 +120,10 @@ def test_a_callable_is_not_asked_when_its_key_is_not_wanted() -> None:
     ],
 )
 @pytest.mark.parametrize("own", [True, False])
-def test_a_bad_key_from_a_callable(given: Any, kind: type[Exception], said: str, own: bool) -> None:
+def test_a_bad_key_from_a_callable(value: Any, kind: type[Exception], said: str, own: bool) -> None:
     """What a provider gives is checked for each attempt; the message says what is wrong and shows nothing of it."""
     client = None if own else requests.Session()
-    with ScriptedServer() as server, make(server.url, security=lambda: given, client=client) as s:
+    with ScriptedServer() as server, make(server.url, security=lambda: value, client=client) as s:
         with pytest.raises(kind, match=said) as caught:
             create(s)
         assert server.requests == []
@@ -245,14 +245,14 @@ def test_security_is_masked_and_travels() -> None:
 @pytest.mark.parametrize("failure", [FileNotFoundError("no key file"), requests.ConnectionError("no vault")], ids=repr)
 def test_a_providers_failure_is_not_the_servers(failure: Exception, own: bool) -> None:
     """A key that cannot be fetched is the provider's own exception on either session, once, and nothing is sent."""
-    asked = []
+    calls = []
 
     def provider() -> shared.Security:
-        asked.append(1)
+        calls.append(1)
         raise failure
 
     with ScriptedServer() as server:
         s = make(server.url, security=provider, client=None if own else requests.Session())
         with pytest.raises(type(failure)) as caught:
             create(s)
-        assert (caught.value, asked, server.requests) == (failure, [1], [])
+        assert (caught.value, calls, server.requests) == (failure, [1], [])

@@ -18,7 +18,7 @@ from tests.support.raw_server import RawServer, read_request
 
 
 def state_of(session: requests.Session) -> dict[str, Any]:
-    """Give everything that a session carries, copied, but for its cookies."""
+    """Return everything that a session carries, copied, but for its cookies."""
     names = [name for name in vars(session) if name != "cookies"]
     return {name: copy.copy(getattr(session, name)) for name in names}
 

@@ -52,7 +52,7 @@ def test_send_that_stalls_times_out_in_its_phase(limits: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("size", [10, 60_000, 70_000, 300_000, 5_000_000])
 def test_send_bodies_of_all_sizes_arrive_whole(size: int) -> None:
-    """Small bodies travel with their head, large ones in slices; twice on one connection, nothing lost or doubled."""
+    """Small bodies are sent with their head, large ones in slices; twice on one connection, nothing lost or doubled."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
         for _ in range(2):

@@ -67,8 +67,8 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 class Dripper:
     """A server that sends a start and then byte after byte, for 20 s if it is let."""
 
-    def __init__(self, start: bytes, drop: bytes, *, tls: bool = False) -> None:
-        self.start, self.drop = start, drop
+    def __init__(self, start: bytes, drip: bytes, *, tls: bool = False) -> None:
+        self.start, self.drip = start, drip
         self.finished: list[int] = []
         self.tcp = RawServer(self._serve, tls=server_context() if tls else None)
         self.url = self.tcp.url
@@ -76,8 +76,8 @@ class Dripper:
     def _serve(self, conn: socket.socket, number: int) -> None:
         read_request(conn)
         conn.sendall(self.start)
-        if self.drop:
-            self.tcp.drip(conn, self.drop, interval=0.01, limit=2000)
+        if self.drip:
+            self.tcp.drip(conn, self.drip, interval=0.01, limit=2000)
         else:
             self.tcp.stall(conn)
         self.finished.append(number)
@@ -141,10 +141,10 @@ def test_it_holds_through_a_tunnel(name: str, monkeypatch: pytest.MonkeyPatch) -
         assert [sent.method for sent in proxy.requests] == ["CONNECT"]
 
 
-@pytest.mark.parametrize("drop", [b"", b"X-A: b\r\n"], ids=["nothing", "headers"])
-def test_it_holds_against_the_proxy_itself(drop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drip", [b"", b"X-A: b\r\n"], ids=["nothing", "headers"])
+def test_it_holds_against_the_proxy_itself(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that drips its response to CONNECT is abandoned, too."""
-    proxy = Dripper(b"HTTP/1.1 200 OK\r\n" if drop else b"", drop)
+    proxy = Dripper(b"HTTP/1.1 200 OK\r\n" if drip else b"", drip)
     with proxy.tcp:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.removesuffix("/v1"))
         with make("https://127.0.0.1:9/v1", deadline=SECONDS) as s, pytest.raises(errors.APITimeoutError):

@@ -1,4 +1,4 @@
-"""Proxies and certificates that the environment names, and when it is asked."""
+"""Proxies and certificates that the environment names, and when it is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.raw_server import RawServer, read_request
 
 @pytest.fixture
 def proxy() -> Iterator[ForwardProxy]:
-    """Give a running proxy."""
+    """Yield a running proxy."""
     with ForwardProxy() as proxy:
         yield proxy
 
@@ -49,7 +49,7 @@ def test_https_tunnels_through_https_proxy(monkeypatch: pytest.MonkeyPatch, prox
 
 
 def test_a_proxys_user_and_password_reach_the_proxy_only(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
-    """The proxy is told who asks; the server behind it is not."""
+    """The proxy gets the credentials; the server behind it does not."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://u:p%40@"))
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -60,7 +60,7 @@ def test_a_proxys_user_and_password_reach_the_proxy_only(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("names", ["127.0.0.1", "localhost,127.0.0.1", "*", " 127.0.0.1 , other"])
 def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy, names: str) -> None:
-    """A host that `NO_PROXY` names is asked directly."""
+    """A host that `NO_PROXY` names is reached directly."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("NO_PROXY", names)
     with ScriptedServer() as server, make(server.url) as s:
@@ -109,9 +109,9 @@ def test_a_broken_proxy_url_shows_no_password(monkeypatch: pytest.MonkeyPatch, p
     monkeypatch.setenv("HTTP_PROXY", f"http://u:{password}@{place}")
     with make("http://127.0.0.1:9/v1") as s, pytest.raises(errors.APIConnectionError) as caught:
         create(s)
-    shown = f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
-    assert "hid" not in shown
-    assert "den@" not in shown
+    rendered = f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert "hid" not in rendered
+    assert "den@" not in rendered
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

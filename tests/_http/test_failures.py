@@ -27,7 +27,7 @@ KINDS = {"connection", "timeout", "protocol", "other"}
 
 
 def exceptions_in(module: ModuleType) -> Iterator[type[BaseException]]:
-    """Give the exception classes that a module defines; warnings are never raised."""
+    """Yield the exception classes that a module defines; warnings are never raised."""
     for _, each in inspect.getmembers(module, inspect.isclass):
         if (
             issubclass(each, Exception)

@@ -27,7 +27,9 @@ def tagging(name: str, log: list[str]) -> Hook:
     return hook
 
 
-def answered(body: bytes = OK.body, status: int = 200, content_type: str = "application/json") -> requests.Response:
+def make_response(
+    body: bytes = OK.body, status: int = 200, content_type: str = "application/json"
+) -> requests.Response:
     """Make a response without a network."""
     response = requests.Response()
     response.status_code = status
@@ -103,7 +105,11 @@ def test_a_hook_may_send_to_another_server() -> None:
 def test_a_hook_may_response_without_the_network() -> None:
     """A cache or a test double returns a response of its own, plain, streamed or an error."""
     responses = iter(
-        [answered(), answered(b'{"error": "no"}', 418), answered(b"data: {oops\n\n", content_type="text/event-stream")]
+        [
+            make_response(),
+            make_response(b'{"error": "no"}', 418),
+            make_response(b"data: {oops\n\n", content_type="text/event-stream"),
+        ]
     )
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: next(responses)])
     got = create(s)
@@ -119,14 +125,14 @@ def test_a_stream_without_the_network() -> None:
     """A response with a ready body streams like one from a server."""
     event = b'data: {"choices":[{"text":"%b","index":0,"finish_reason":"stop"}]}\r\n\r\n'
     body = event % b"a" + event % b"b" + b"data: [DONE]\r\n\r\n"
-    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: answered(body, 200, "text/event-stream")])
+    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: make_response(body, 200, "text/event-stream")])
     assert stream_text(s) == "ab"
 
 
 def test_a_hooks_response_is_retried_like_a_servers() -> None:
     """A status is a status, whoever made it."""
     statuses = iter([503, 429, 200])
-    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: answered(status=next(statuses))])
+    s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: make_response(status=next(statuses))])
     assert create(s).retries_taken == 2
 
 
@@ -208,7 +214,7 @@ def test_a_hook_sees_our_errors_and_may_swallow_them() -> None:
     def fall_back(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
         with pytest.raises(errors.APIConnectionError, match="no response from"):
             send(prepared)
-        return answered()
+        return make_response()
 
     assert text(create(make("http://127.0.0.1:9/v1", hooks=[fall_back]))) == " ok"
 
@@ -250,7 +256,7 @@ def test_unfinished_responses_of_a_hook() -> None:
     with pytest.raises(TypeError, match="hook <lambda>: the response that it returned has no status_code"):
         create(s)
     for status in (200, 400):
-        s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send, status=status: answered(b"", status)])
+        s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send, status=status: make_response(b"", status)])
         with pytest.raises(errors.SDKError):
             create(s)
 
@@ -258,6 +264,6 @@ def test_unfinished_responses_of_a_hook() -> None:
 def test_a_hooks_response_has_the_same_limits() -> None:
     """A response without a network is bounded by `max_response_bytes` in streams, too."""
     body = b": " + b"x" * 5000 + b"\n\ndata: [DONE]\n\n"
-    hook = [lambda prepared, send: answered(body, 200, "text/event-stream")]
+    hook = [lambda prepared, send: make_response(body, 200, "text/event-stream")]
     with pytest.raises(errors.ResponseValidationError, match="larger than 1000 bytes"):
         stream_text(make("http://nowhere.invalid/v1", hooks=hook, max_response_bytes=1000))

@@ -54,7 +54,7 @@ def call(s: gpt.Gpt, stream: bool = False) -> None:
 
 
 def peak_of(do: Callable[[], object]) -> int:
-    """Give the most memory that something took, in bytes."""
+    """Return the most memory that something took, in bytes."""
     tracemalloc.start()
     try:
         do()

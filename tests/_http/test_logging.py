@@ -17,7 +17,7 @@ LINE = re.compile(r"POST http://127\.0\.0\.1:\d+/v1/completions (\S+) in \d+ ms 
 
 
 def ours(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    """Give the messages of our logger at one level."""
+    """Return the messages of our logger at one level."""
     return [record.getMessage() for record in caplog.records if record.name == "gpt" and record.levelno == level]
 
 

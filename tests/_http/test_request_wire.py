@@ -68,7 +68,7 @@ def refused(**fields: Any) -> Exception:
 
 
 def test_everything_arrives_exactly() -> None:
-    """Every field set at once is received as it was given, and no other."""
+    """Every field set at once is received as it was set, and no other."""
     options = shared.CompletionStreamOptions(include_usage=False, include_obfuscation=True)
     body = sent(**EVERYTHING, stream_options=options, additional_properties={"top_k": 5, "guided": None})
     expected = EVERYTHING | {"stream_options": {"include_usage": False, "include_obfuscation": True}}
@@ -192,14 +192,14 @@ def test_extras_of_the_stream_options() -> None:
 def test_nothing_of_the_caller_is_changed() -> None:
     """Sending leaves the request and everything in it as it was."""
     bias, extras, prompt = {5: 1.0}, {"top_k": 1}, ["a"]
-    asked = request(prompt=prompt, logit_bias=bias, additional_properties=extras)
+    original = request(prompt=prompt, logit_bias=bias, additional_properties=extras)
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
-        s.completions.create_completion(asked)
-        s.completions.create_completion(asked)
+        s.completions.create_completion(original)
+        s.completions.create_completion(original)
         assert server.requests[0].body == server.requests[1].body
     assert (bias, extras, prompt) == ({5: 1.0}, {"top_k": 1}, ["a"])
-    assert asked.logit_bias is bias
+    assert original.logit_bias is bias
 
 
 # What cannot be sent

@@ -49,7 +49,7 @@ def _basic(secret: str) -> str:
 
 
 def everything_said(records: list[logging.LogRecord]) -> str:
-    """Give all that the records of our logger hold."""
+    """Return all that the records of our logger hold."""
     return "\n".join(
         f"{r.getMessage()} {r.msg} {r.args} {r.exc_info} {r.exc_text} {vars(r)}"
         for r in records
@@ -58,7 +58,7 @@ def everything_said(records: list[logging.LogRecord]) -> str:
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and all that hangs on it."""
+    """Yield an exception and all that hangs on it."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
@@ -70,7 +70,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def said_by(error: BaseException) -> str:
-    """Give everything that printing, formatting or pickling an error may show."""
+    """Return everything that printing, formatting or pickling an error may show."""
     parts = [f"{e} {e!r} {e.args}" for e in chain_of(error)]
     parts += traceback.format_exception(error)
     parts += traceback.TracebackException.from_exception(error).format(chain=True)
@@ -201,9 +201,11 @@ def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
         plain = shared.CreateCompletionRequest(model="m", prompt=PROMPT)
         response = s.completions.create_completion(plain)
         stream = s.completions.stream_completion(plain)
-        shown = f"{[s, s.sdk_configuration, s.completions, s._transport, response, stream]} {pickle.dumps(response)!r}"
+        rendered = (
+            f"{[s, s.sdk_configuration, s.completions, s._transport, response, stream]} {pickle.dumps(response)!r}"
+        )
         stream.collect()
-    assert leaks(shown) == []
+    assert leaks(rendered) == []
     assert leaks(everything_said(caplog.records)) == []
 
 

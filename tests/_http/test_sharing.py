@@ -29,7 +29,7 @@ def echo(sent: Received) -> ScriptedResponse:
 
 
 def echoed(s: gpt.Gpt, prompt: str, stream: bool) -> str:
-    """Ask for a prompt's echo."""
+    """Complete a prompt that the server echoes."""
     if stream:
         return s.completions.stream_completion(request(prompt=prompt)).collect().choices[0].text or ""
     return text(s.completions.create_completion(request(prompt=prompt)))

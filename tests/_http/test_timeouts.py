@@ -22,14 +22,14 @@ CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 
 @pytest.fixture
 def silent() -> Iterator[RawServer]:
-    """Give a server that takes requests and says nothing."""
+    """Yield a server that takes requests and says nothing."""
     with silent_server() as server:
         yield server
 
 
 @pytest.fixture
 def full() -> Iterator[str]:
-    """Give the URL of a server whose backlog is full, so that connecting takes for ever."""
+    """Yield the URL of a server whose backlog is full, so that connecting takes for ever."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -157,12 +157,12 @@ def test_a_used_connection_forgets_old_timeouts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [(5, (5.0, 5.0)), (0.5, (0.5, 0.5)), (None, (None, None)), ((1, None), (1.0, None)), ((None, 2), (None, 2.0))],
 )
-def test_parse_timeout(given: object, expected: tuple[float | None, float | None]) -> None:
+def test_parse_timeout(value: object, expected: tuple[float | None, float | None]) -> None:
     """A number stands for both limits, a pair for each."""
-    assert parse_timeout(given) == expected
+    assert parse_timeout(value) == expected
 
 
 @given(st.floats(0.001, 1e6), st.lists(st.floats(0, 100), max_size=20))

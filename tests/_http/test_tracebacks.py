@@ -29,8 +29,8 @@ def test_a_refused_environment_key_can_be_looked_at(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
         gpt.Gpt()
     frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
-    shown = [name for frame in frames[1:] for name, value in (frame.locals or {}).items() if "hidden" in value]
-    assert shown == []
+    rendered = [name for frame in frames[1:] for name, value in (frame.locals or {}).items() if "hidden" in value]
+    assert rendered == []
 
 
 def test_a_password_that_cannot_be_sent() -> None:

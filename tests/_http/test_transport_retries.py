@@ -1,4 +1,4 @@
-"""Retries against real servers: what is asked again, how often, and what is left open."""
+"""Retries against real servers: what is retried, how often, and what is left open."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_two_retries_are_the_default() -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 529])
 def test_retried_statuses(status: int) -> None:
-    """A busy or broken server is asked again."""
+    """A request to a busy or broken server is retried."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(status), OK)
         assert text(create(s)) == " ok"
@@ -67,7 +67,7 @@ def test_retried_statuses(status: int) -> None:
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422, 424])
 def test_final_statuses(status: int) -> None:
-    """What would only fail again is asked once, whatever its `Retry-After` says."""
+    """What would only fail again is sent once, whatever its `Retry-After` says."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(status, [("retry-after", "Zun, soon")]), OK)
         with pytest.raises(errors.APIStatusError) as caught:
@@ -100,7 +100,7 @@ def test_a_used_up_quota_is_not_retried(field: str) -> None:
 
 
 def date_in(seconds: int) -> str:
-    """Give the HTTP date so many seconds ahead."""
+    """Return the HTTP date so many seconds ahead."""
     return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
 
 
@@ -133,7 +133,7 @@ def test_a_wait_within_the_bound_is_waited_for(header: tuple[str, str]) -> None:
 
 
 def test_now_means_now() -> None:
-    """`retry-after-ms: 0` asks again at once, whatever the back-off and the other header say."""
+    """`retry-after-ms: 0` retries at once, whatever the back-off and the other header say."""
     slow = RetryConfig(backoff=BackoffStrategy(initial_interval=3_600_000, max_interval=3_600_000))
     with ScriptedServer() as server, make(server.url, retry_config=slow) as s:
         server.reply(json_response({}, 429, retry_after="60", retry_after_ms="0"), OK)
@@ -163,7 +163,7 @@ def test_settings_of_client_and_call(config: RetryConfig, attempts: int) -> None
 
 
 def test_retries_are_on_by_default() -> None:
-    """A client without settings asks again; the call's `UNSET` means the client's."""
+    """A client without settings retries; the call's `UNSET` means the client's."""
     with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
         server.reply(json_response({}, 500, retry_after_ms="1"), OK)
         assert create(s, retries=gpt.UNSET).retries_taken == 1
@@ -173,7 +173,7 @@ def test_retries_are_on_by_default() -> None:
 
 
 def flaky(failures: int, fail: Any) -> Any:
-    """Give a handler that fails the first connections and serves the later ones."""
+    """Return a handler that fails the first connections and serves the later ones."""
 
     def handle(conn: socket.socket, number: int) -> None:
         read_request(conn)
@@ -188,7 +188,7 @@ def flaky(failures: int, fail: Any) -> Any:
 @pytest.mark.parametrize("fail", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("own", [True, False])
 def test_a_connection_lost_before_the_response_is_retried(fail: Any, own: bool) -> None:
-    """A reset or an end before the headers are there is asked again, on either session."""
+    """A reset or an end before the headers are there is retried, on either session."""
     with RawServer(flaky(2, fail)) as server:
         s = make(server.url, client=None if own else requests.Session())
         assert create(s).retries_taken == 2
@@ -219,7 +219,7 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
 
 
 def test_connection_errors_can_be_left_alone() -> None:
-    """`retry_connection_errors=False` asks once."""
+    """`retry_connection_errors=False` sends once."""
     config = RetryConfig(backoff=QUICK.backoff, retry_connection_errors=False)
     with RawServer(flaky(1, reset)) as server, make(server.url, retry_config=config) as s:
         with pytest.raises(errors.APIConnectionError):
@@ -227,10 +227,10 @@ def test_connection_errors_can_be_left_alone() -> None:
         assert server.connections == 1
 
 
-@pytest.mark.parametrize(("asked", "attempts"), [(False, 1), (True, 3)])
-def test_read_timeouts_are_retried_only_if_asked(asked: bool, attempts: int) -> None:
-    """A server that is late may be working, and billing: it is not asked again unless the caller says so."""
-    config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=asked)
+@pytest.mark.parametrize(("enabled", "attempts"), [(False, 1), (True, 3)])
+def test_read_timeouts_are_retried_only_if_enabled(enabled: bool, attempts: int) -> None:
+    """A server that is late may be working, and billing: the request is not retried unless the caller says so."""
+    config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=enabled)
     with silent_server() as server:
         with make(server.url, retry_config=config, timeout=0.1) as s, pytest.raises(errors.APITimeoutError):
             create(s)

@@ -21,7 +21,7 @@ def join(*chunks: dict[str, Any]) -> shared.CreateCompletionResponse:
 
 
 def test_collect_includes_what_was_iterated() -> None:
-    """Events that were taken with `next` are in the whole; asking again gives the same."""
+    """Events that were taken with `next` are in the whole; a second call gives the same."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), chunk("b"), chunk("c", "stop")))
         stream = open_stream(s)

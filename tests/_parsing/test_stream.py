@@ -78,13 +78,13 @@ def test_the_wrapper_has_the_stream_and_no_completion() -> None:
 
 
 def test_stream_completion_leaves_the_request_alone() -> None:
-    """The request is copied, and an extra `stream` does not undo what was asked."""
-    asked = request(stream=False, additional_properties={"stream": False, "top_k": 5})
+    """The request is copied, and an extra `stream` does not override the call."""
+    original = request(stream=False, additional_properties={"stream": False, "top_k": 5})
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
-        s.completions.stream_completion(asked).collect()
+        s.completions.stream_completion(original).collect()
         assert server.requests[0].json() == {"model": "m", "prompt": "Say", "stream": True, "top_k": 5}
-    assert asked == request(stream=False, additional_properties={"stream": False, "top_k": 5})
+    assert original == request(stream=False, additional_properties={"stream": False, "top_k": 5})
 
 
 def test_a_stream_asked_for_in_the_extras_is_a_stream() -> None:

@@ -1,4 +1,4 @@
-"""Streams that fail: which error, what it says, what had come, and that nothing is asked twice."""
+"""Streams that fail: which error, its message, its `.partial`, and that nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fail(response: ScriptedResponse, **options: Any) -> tuple[list[str | None], 
             came.extend(choice.text for chunk in stream for choice in chunk.choices)
         assert not stream.completed
         assert list(stream) == []
-        assert len(server.requests) == 1, "a stream was asked for again after its first event"
+        assert len(server.requests) == 1, "a stream was retried after its first event"
         assert create(s).status_code == 200
         s.close()
         server.wait_open(0)

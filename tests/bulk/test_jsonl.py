@@ -13,7 +13,7 @@ import pytest
 import gpt
 from gpt import bulk, local
 from gpt.bulk import Summary, run_jsonl
-from tests.support.batch import batch_line, each_once, ids, parrot, read_lines, write_batch, write_lines
+from tests.support.batch import batch_line, each_once, echo_prompt, ids, read_lines, write_batch, write_lines
 from tests.support.client import COMPLETION, ONCE, make
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
 
@@ -21,7 +21,7 @@ from tests.support.http_server import ScriptedResponse, ScriptedServer, json_res
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.respond_with(parrot)
+        server.respond_with(echo_prompt)
         yield server
 
 
@@ -333,7 +333,7 @@ def test_run_jsonl_dash_as_output_is_refused(s: gpt.Gpt, tmp_path: Path, monkeyp
 
 def test_run_jsonl_again_sends_only_what_is_missing(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """What is in the output, errors among it, is not sent again; new lines of the input are."""
-    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else echo_prompt(r))
     run_jsonl(s, write_batch(tmp_path / "in", 4), tmp_path / "out")
 
     summary = run_jsonl(s, write_batch(tmp_path / "in", 6), tmp_path / "out")
@@ -346,10 +346,10 @@ def test_run_jsonl_again_sends_only_what_is_missing(s: gpt.Gpt, server: Scripted
 def test_run_jsonl_retry_errors_replaces_failed_lines(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
     """With retry_errors the failed lines, and only those, are sent again and replaced."""
     path = write_lines(tmp_path / "in", [batch_line("r0"), batch_line("r1"), b"bad", batch_line("r3")])
-    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r1" else echo_prompt(r))
     assert run_jsonl(s, path, tmp_path / "out").failed == 2
     (tmp_path / "out").chmod(0o640)
-    server.respond_with(parrot)
+    server.respond_with(echo_prompt)
     write_batch(path, 4)
 
     summary = run_jsonl(s, path, tmp_path / "out", retry_errors=True)

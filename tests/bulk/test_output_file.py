@@ -23,8 +23,8 @@ from gpt.bulk.worker import Reply
 from tests.support.batch import (
     batch_line,
     each_once,
+    echo_prompt,
     ids,
-    parrot,
     read_lines,
     wait_for_requests,
     write_batch,
@@ -50,7 +50,7 @@ with gpt.Gpt(server_url=server_url) as s:
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.respond_with(parrot)
+        server.respond_with(echo_prompt)
         yield server
 
 
@@ -324,7 +324,7 @@ def test_output_file_symbolic_link_stays_one(server: ScriptedServer, tmp_path: P
     path, link = write_lines(tmp_path / "in", [batch_line("r0")]), tmp_path / "link"
     link.symlink_to(tmp_path / "real")
     run_jsonl(make(server.url), path, link)
-    server.respond_with(parrot)
+    server.respond_with(echo_prompt)
     assert run_jsonl(make(server.url), path, link, retry_errors=True).answered == 1
     assert os.readlink(link) == str(tmp_path / "real")
     assert ids(tmp_path / "real") == each_once(1)

@@ -26,7 +26,7 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def parrot(received: Received) -> ScriptedResponse:
+def echo_prompt(received: Received) -> ScriptedResponse:
     """Respond with the prompt."""
     return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]}, x_request_id="req-1")
 
@@ -52,7 +52,7 @@ def bulk_threads() -> list[threading.Thread]:
 
 def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:
     """Every request has one outcome, which carries its position, the request, the response and its HTTP facts."""
-    server.respond_with(parrot)
+    server.respond_with(echo_prompt)
     given = list(numbered(50))
 
     outcomes = sorted(bulk.run(make(server.url), given, max_workers=8), key=lambda outcome: outcome.index)

@@ -28,8 +28,8 @@ from gpt.cli._progress import Pace, format_duration, format_progress, format_sum
 from tests.support.batch import (
     batch_line,
     each_once,
+    echo_prompt,
     ids,
-    parrot,
     read_lines,
     wait_for_requests,
     write_batch,
@@ -45,7 +45,7 @@ GPT = [sys.executable, "-m", "gpt"]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
-        server.respond_with(parrot)
+        server.respond_with(echo_prompt)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
 
@@ -66,10 +66,10 @@ def test_batch_all_answered_exits_with_0(server: ScriptedServer, tmp_path: Path)
 def test_batch_failed_lines_exit_with_1_and_are_counted_by_code(server: ScriptedServer, tmp_path: Path) -> None:
     """Some lines failed, of this run or an earlier one: exit code 1, how many of which kind, and what to do."""
     path, out = write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense", b"{", batch_line("r3")]), tmp_path / "out"
-    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r3" else parrot(r))
+    server.respond_with(lambda r: json_response({}, 400) if r.json()["prompt"] == "r3" else echo_prompt(r))
 
     first, second = batch(path, out, "-w", 1), batch(path, out)
-    server.respond_with(parrot)
+    server.respond_with(echo_prompt)
     write_batch(path, 4)
     third = batch(path, out, "--retry-errors")
 
@@ -120,7 +120,7 @@ def test_batch_piped(server: ScriptedServer, tmp_path: Path) -> None:
 def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
     """While a rate limit holds a batch back, it says so; in the end nothing has failed."""
     responses = iter([json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="1200")])
-    server.respond_with(lambda received: next(responses, None) or parrot(received))
+    server.respond_with(lambda received: next(responses, None) or echo_prompt(received))
     result = batch(write_batch(tmp_path / "in", 3), tmp_path / "out")
     assert result.exit_code == 0
     assert result.stderr.startswith("rate limited: everything waits 1.2 s\n3 answered, 0 failed\n")
@@ -136,7 +136,7 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
     def hold_later_ones(received: Received) -> ScriptedResponse:
         if next(numbers) > 10:
             held.wait(60)
-        return parrot(received)
+        return echo_prompt(received)
 
     server.respond_with(hold_later_ones)
     write_batch(tmp_path / "in", 100)
@@ -315,7 +315,7 @@ def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, 
     assert result.stderr.startswith("0 answered, 0 failed\nstopped; run it again to go on\ngpt: 401 Unauthorized")
     assert out.read_bytes() == b""
 
-    server.respond_with(parrot)
+    server.respond_with(echo_prompt)
     assert batch(path, out).exit_code == 0
     assert ids(out) == each_once(n)
 
@@ -348,7 +348,7 @@ def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path,
 
 def test_batch_failures_of_some_requests_are_written(server: ScriptedServer, tmp_path: Path) -> None:
     """Failures between completions are failed lines, also with --max-failures, and end nothing."""
-    server.respond_with(lambda r: json_response({}, 500) if int(r.json()["prompt"][1:]) % 3 else parrot(r))
+    server.respond_with(lambda r: json_response({}, 500) if int(r.json()["prompt"][1:]) % 3 else echo_prompt(r))
     result = batch(write_batch(tmp_path / "in", 60), tmp_path / "out", "--max-failures", 5, "--retries", 0, "-w", 1)
     assert result.exit_code == 1
     assert "20 answered, 40 failed" in result.stderr
@@ -395,7 +395,7 @@ def test_batch_batch_size_sends_lists(server: ScriptedServer, tmp_path: Path) ->
 def test_batch_several_servers_share_the_work(server: ScriptedServer, tmp_path: Path) -> None:
     """Each --server-url is a server of the run; one that refuses connections costs nothing but its turn."""
     with ScriptedServer() as second, ScriptedServer() as dead:
-        second.respond_with(parrot)
+        second.respond_with(echo_prompt)
         dead.tcp.refuse()
         urls = [part for one in (server, second, dead) for part in ("--server-url", one.url)]
         assert batch(write_batch(tmp_path / "in", 200), tmp_path / "out", *urls).exit_code == 0
@@ -456,7 +456,7 @@ def test_batch_on_a_terminal_shows_a_bar(server: ScriptedServer, tmp_path: Path)
     def hold_the_last(received: Received) -> ScriptedResponse:
         if next(numbers) >= 30:
             gate.wait(60)
-        return parrot(received)
+        return echo_prompt(received)
 
     server.respond_with(hold_the_last)
     ours, theirs = pty.openpty()

@@ -233,9 +233,9 @@ def on_a_terminal(url: str, *arguments: str) -> tuple[str, str]:
         for _, theirs in ends:
             os.close(theirs)
         with ThreadPoolExecutor() as pool:
-            shown = list(pool.map(read_to_the_end, [ours for ours, _ in ends]))
+            rendered = list(pool.map(read_to_the_end, [ours for ours, _ in ends]))
         process.wait(60)
-    return shown[0], shown[1]
+    return rendered[0], rendered[1]
 
 
 def read_to_the_end(terminal: int) -> str:
@@ -258,13 +258,13 @@ def test_complete_on_a_terminal_shows_controls_by_name(server: ScriptedServer, o
         lambda request: sse_response(*pieces, end) if request.json().get("stream") else json_response(whole)
     )
 
-    shown, said = on_a_terminal(server.url, "complete", "-m", "m", "x", *options)
+    rendered, said = on_a_terminal(server.url, "complete", "-m", "m", "x", *options)
 
-    assert not CONTROLS.search(shown + said)
+    assert not CONTROLS.search(rendered + said)
     if "--json" not in options:
         named = "a<ESC>]52;c;ZXZpbA==<BEL>b<ESC>[2J<U+009B>31m<BS><U+202E>c"
-        assert re.sub("[ \t]+", "", shown.partition("d<U")[0]) == named
-        assert shown.endswith("d<U+200B>\n")
+        assert re.sub("[ \t]+", "", rendered.partition("d<U")[0]) == named
+        assert rendered.endswith("d<U+200B>\n")
 
 
 @pytest.mark.parametrize("options", [["--no-stream"], ["--stream"]])
@@ -300,9 +300,9 @@ def test_complete_error_cannot_control_a_terminal() -> None:
 def test_json_on_a_terminal_has_lines(server: ScriptedServer) -> None:
     """On a terminal the JSON is indented."""
     server.respond_with(lambda _: json_response({"choices": [{"text": "é", "index": 0}]}))
-    shown, _ = on_a_terminal(server.url, "complete", "-m", "m", "x", "--json")
-    assert shown.startswith('{\n  "choices": [\n')
-    assert '"text": "é"' in shown
+    rendered, _ = on_a_terminal(server.url, "complete", "-m", "m", "x", "--json")
+    assert rendered.startswith('{\n  "choices": [\n')
+    assert '"text": "é"' in rendered
 
 
 def test_complete_closed_pipe_ends_quietly(server: ScriptedServer) -> None:

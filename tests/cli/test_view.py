@@ -37,12 +37,12 @@ def test_view(tmp_path: Path) -> None:
     """A saved response is shown as text; -o writes the page and says so on stderr."""
     (tmp_path / "completion.json").write_text(RESPONSE.body, encoding="utf-8")
 
-    shown = run("view", str(tmp_path / "completion.json"))
+    rendered = run("view", str(tmp_path / "completion.json"))
     written = run("view", str(tmp_path / "completion.json"), "-o", str(tmp_path / "page.html"))
 
-    assert shown.stdout.startswith("A·class·definitions.")
-    assert "90 % and more" not in shown.stdout
-    assert "or ‘n’ 11.4 %" in shown.stdout
+    assert rendered.stdout.startswith("A·class·definitions.")
+    assert "90 % and more" not in rendered.stdout
+    assert "or ‘n’ 11.4 %" in rendered.stdout
     assert (written.stdout, written.exit_code) == ("", 0)
     assert "page.html" in written.stderr
     completion = CreateCompletionResponse.from_json(RESPONSE.body)
@@ -69,10 +69,10 @@ def test_complete_view(server: ScriptedServer) -> None:
     """`gpt complete --view` asks for log-probabilities and shows them; an explicit number is kept."""
     server.reply(RESPONSE.response())
 
-    shown = run("complete", "-m", "m", "--view", "A class")
+    rendered = run("complete", "-m", "m", "--view", "A class")
     run("complete", "-m", "m", "--view", "--logprobs", "2", "A class")
 
-    assert "perplexity 5.32" in shown.stdout
+    assert "perplexity 5.32" in rendered.stdout
     assert [received.json()["logprobs"] for received in server.requests] == [5, 2]
 
 

@@ -74,7 +74,7 @@ def test_completes_at_a_url_that_ends_in_v1(server: local.Server) -> None:
 
 
 def test_greedy_text_repeats(server: local.Server) -> None:
-    """The same prompt at temperature 0 gives the same text, whatever was asked in between."""
+    """The same prompt at temperature 0 gives the same text, whatever was requested in between."""
     first = text(server, max_tokens=60)
     assert first.strip()
     text(server, prompt="A class", max_tokens=60)
@@ -108,7 +108,7 @@ def test_streams(server: local.Server) -> None:
 
 
 def test_responses_many_threads(server: local.Server) -> None:
-    """More clients than parallel slots are all answered."""
+    """More clients than parallel slots all get a response."""
     with ThreadPoolExecutor(16) as pool:
         responses = list(pool.map(lambda number: complete(server, prompt=f"Item {number}", ignore_eos=True), range(48)))
     assert {response["usage"]["completion_tokens"] for response in responses} == {16}
@@ -346,7 +346,7 @@ BUSY = """
 
 @pytest.mark.parametrize("last", ["server.close()", "del server", "pass"])
 def test_ends_under_load(last: str) -> None:
-    """Clients that never stop asking, in this very process, hold up neither close nor the end of the process."""
+    """Clients that never stop sending, in this very process, hold up neither close nor the end of the process."""
     finished = run(textwrap.dedent(BUSY) + last + "\nprint('over')")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "over\n", "")
 

@@ -59,11 +59,11 @@ def test_a_request_as_dict_and_json_is_what_is_sent() -> None:
 
 def test_to_dict_gives_plain_values() -> None:
     """No array, enumeration or dataclass is left, and nothing is shared with the model."""
-    asked = full_request()
-    as_dict = asked.to_dict()
+    original = full_request()
+    as_dict = original.to_dict()
     assert {type(value) for value in as_dict.values()} == {str, list, dict, int, type(None)}
     as_dict["stream_options"]["x"] = as_dict["stop"][0] = "changed"
-    assert asked.to_dict() == FULL
+    assert original.to_dict() == FULL
 
 
 def test_a_request_comes_back_from_dict_and_json() -> None:
@@ -101,7 +101,7 @@ def test_a_decoded_model_equals_a_built_one() -> None:
 
 
 def test_reading_does_not_change_what_is_read() -> None:
-    """A dict that was given to `from_dict` is as it was."""
+    """`from_dict` does not change the dict it gets."""
     given_dict: dict[str, Any] = {"choices": [{"text": "a", "odd": 1}], "usage": {"x": 1}, "odd": {"a": []}}
     kept = copy.deepcopy(given_dict)
     shared.CreateCompletionResponse.from_dict(given_dict).additional_properties["new"] = 1
@@ -163,7 +163,7 @@ def test_models_are_keyword_only_and_independent(model: Any) -> None:
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score"])
 def test_copies_and_pickles_are_equal(name: str) -> None:
-    """Responses travel between processes and can be copied, deep or not."""
+    """Responses can be pickled and copied, deep or not."""
     response = shared.CreateCompletionResponse.from_json(vllm(name).body)
     assert pickle.loads(pickle.dumps(response)) == response
     deep = copy.deepcopy(response)
@@ -174,10 +174,10 @@ def test_copies_and_pickles_are_equal(name: str) -> None:
 
 def test_repr_shows_the_tree() -> None:
     """A model in a terminal can be read, nested ones included."""
-    shown = repr(shared.CreateCompletionResponse.from_dict({**COMPLETION, "usage": {"total_tokens": 3}, "x": 1}))
-    assert shown.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' ok', index=0")
-    assert "usage=CompletionUsage(total_tokens=3)" in shown
-    assert shown.endswith("additional_properties={'x': 1})")
+    rendered = repr(shared.CreateCompletionResponse.from_dict({**COMPLETION, "usage": {"total_tokens": 3}, "x": 1}))
+    assert rendered.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' ok', index=0")
+    assert "usage=CompletionUsage(total_tokens=3)" in rendered
+    assert rendered.endswith("additional_properties={'x': 1})")
 
 
 def test_security_shows_no_key() -> None:

@@ -22,7 +22,7 @@ def test_completion_is_the_completion() -> None:
 
 
 def test_completion_of_a_stream_raises_and_names_completion_stream() -> None:
-    """Where a stream was asked for there is none; the message says what there is, and the result can be copied."""
+    """With `stream=True` there is no completion; the message says what there is, and the result can be copied."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(COMPLETION))
         result = s.completions.create_completion(request(stream=True))

@@ -41,8 +41,8 @@ def test_the_tree() -> None:
     """Every public error has its one place in the tree, and the module's picture shows it."""
     assert {name: getattr(errors, name).__base__.__name__ for name in errors.__all__} == TREE
     picture = (sdkerror.__doc__ or "").split("\n\n")[1]
-    shown = [line.split("─ ")[-1].split()[0] for line in picture.splitlines()]
-    assert sorted(shown) == sorted(TREE)
+    rendered = [line.split("─ ")[-1].split()[0] for line in picture.splitlines()]
+    assert sorted(rendered) == sorted(TREE)
 
 
 def failing(status: int = 429) -> SDKError:
@@ -98,8 +98,8 @@ def portrait(error: SDKError) -> dict[str, Any]:
     """List everything public of an error, but for the response itself."""
     names = ("message", "status_code", "body", "request_id", "code", "type", "param", "retry_after", "partial")
     headers = {name.lower(): value for name, value in error.headers.items() if name.lower() != "set-cookie"}
-    shown = {name: getattr(error, name) for name in names}
-    return shown | {"kind": type(error), "text": str(error), "args": error.args, "headers": headers}
+    rendered = {name: getattr(error, name) for name in names}
+    return rendered | {"kind": type(error), "text": str(error), "args": error.args, "headers": headers}
 
 
 def there_and_back(error: SDKError) -> SDKError:
@@ -216,6 +216,6 @@ class MyError(errors.RateLimitError):
 
 
 def test_a_subclass_survives_too() -> None:
-    """A class with another constructor and attributes of its own travels as well."""
+    """A class with another constructor and attributes of its own is pickled as well."""
     error = pickle.loads(pickle.dumps(MyError("acme")))
     assert (type(error), error.tenant, str(error)) == (MyError, "acme", "acme is out of budget")

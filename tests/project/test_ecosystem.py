@@ -38,7 +38,7 @@ EVENTS = b"".join(STREAM.chunks)  # type: ignore[arg-type]  # all of them bytes
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """A server that responds with a stream whom asks for one, else with a completion."""
+    """A server that responds with a stream where the request has `stream`, else with a completion."""
     with ScriptedServer() as server:
         server.respond_with(lambda received: STREAM if received.json().get("stream") else OK)
         yield server
@@ -93,7 +93,7 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 def test_opentelemetry(server: ScriptedServer, spans: InMemorySpanExporter) -> None:
-    """OpenTelemetry sees each attempt, streams included, and its context travels to the server."""
+    """OpenTelemetry sees each attempt, streams included, and its context is sent to the server."""
     server.reply(json_response({"error": "busy"}, 503), OK, STREAM)
     with make(server.url) as s:
         create(s)
@@ -172,16 +172,16 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 @contextmanager
 def socks5_proxy() -> Iterator[tuple[str, list[bytes]]]:
-    """Run a SOCKS5 proxy for names (RFC 1928, no authentication); give its address and the names it was asked for."""
+    """Run a SOCKS5 proxy for names (RFC 1928, no authentication); yield its address and the names of its requests."""
     names: list[bytes] = []
 
     def serve(conn: socket.socket, _: int) -> None:
         conn.recv(2 + 255)
         conn.sendall(b"\x05\x00")
-        asked = conn.recv(4 + 1 + 255 + 2)
-        assert asked[:4] == b"\x05\x01\x00\x03"
-        names.append(asked[5:-2])
-        port = int.from_bytes(asked[-2:], "big")
+        handshake = conn.recv(4 + 1 + 255 + 2)
+        assert handshake[:4] == b"\x05\x01\x00\x03"
+        names.append(handshake[5:-2])
+        port = int.from_bytes(handshake[-2:], "big")
         with socket.create_connection(("127.0.0.1", port), timeout=30) as upstream:
             conn.sendall(b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00")
             back = threading.Thread(target=pump, args=(upstream, conn), daemon=True)
@@ -251,8 +251,8 @@ def test_pandas(server: ScriptedServer) -> None:
     frame = pd.DataFrame({"prompt": [f"p{n}" for n in range(30)]}, index=range(100, 130))
 
     with make(server.url) as s:
-        asked = (shared.CreateCompletionRequest(model="m", prompt=prompt) for prompt in frame["prompt"])
-        responses = {o.index: o.response.choices[0].text for o in bulk.run(s, asked) if o.response is not None}
+        prompts = (shared.CreateCompletionRequest(model="m", prompt=prompt) for prompt in frame["prompt"])
+        responses = {o.index: o.response.choices[0].text for o in bulk.run(s, prompts) if o.response is not None}
         frame["answer"] = [responses.get(row) for row in range(len(frame))]
 
     assert (frame["answer"] == frame["prompt"].str[::-1]).all()

@@ -48,7 +48,7 @@ HEAVY = (
 
 
 def package_of(name: str) -> str:
-    """Give the entry of `LAYERS` that a module, named below `gpt`, belongs to."""
+    """Return the entry of `LAYERS` that a module, named below `gpt`, belongs to."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if any(".".join(parts[:length]) in layer for layer in LAYERS):
@@ -57,14 +57,14 @@ def package_of(name: str) -> str:
 
 
 def height(package: str) -> int:
-    """Give the number of a package's layer."""
+    """Return the number of a package's layer."""
     found = [number for number, layer in enumerate(LAYERS) if package in layer]
     assert found, f"{package}: give it a place in LAYERS"
     return found[0]
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, int]]:
-    """Give what a file imports of gpt, as names below `gpt`, with the line."""
+    """Yield what a file imports of gpt, as names below `gpt`, with the line."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -87,7 +87,7 @@ def _module(parts: list[str]) -> str:
 
 
 def name_of(path: Path) -> str:
-    """Give a file's module below `gpt`."""
+    """Return a file's module below `gpt`."""
     return ".".join(part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__")
 
 
@@ -120,7 +120,7 @@ def test_every_module_has_a_place() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """Give the modules that are loaded in a fresh interpreter after some code."""
+    """Return the modules that are loaded in a fresh interpreter after some code."""
     code += "; import sys; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     return set(done.stdout.split())

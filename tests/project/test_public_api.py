@@ -79,8 +79,8 @@ def test_all_lists_the_public_names(module: str) -> None:
 def test_modules_are_public_or_private(root: str) -> None:
     """A module beside the public ones is listed here, or begins with an underscore."""
     names = {module.name for module in pkgutil.iter_modules(importlib.import_module(root).__path__, f"{root}.")}
-    shown = {name for name in names if not name.rpartition(".")[2].startswith("_")}
-    assert shown - PUBLIC.keys() - REACHED_THROUGH_OTHERS - {"gpt.models"} == set()
+    rendered = {name for name in names if not name.rpartition(".")[2].startswith("_")}
+    assert rendered - PUBLIC.keys() - REACHED_THROUGH_OTHERS - {"gpt.models"} == set()
 
 
 def test_public_functions_and_classes_say_what_they_do() -> None:

@@ -28,7 +28,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """Give a running server without a script."""
+    """Yield a running server without a script."""
     with ScriptedServer() as server:
         yield server
 
@@ -45,7 +45,7 @@ def dial(port: int) -> socket.socket:
 
 
 def post(conn: http.client.HTTPConnection, body: bytes = b"{}") -> http.client.HTTPResponse:
-    """Ask for a completion; the response's body is still to be read."""
+    """Request a completion; the response's body is still to be read."""
     conn.request("POST", "/v1/completions?a=1", body, {"X-One": "1"})
     return conn.getresponse()
 
@@ -145,7 +145,7 @@ def test_a_gate_holds_back_what_follows(server: ScriptedServer, framing: Framing
 
 
 def inflate(body: http.client.HTTPResponse, gzip: bool) -> Iterator[bytes]:
-    """Give the parts of a body as they arrive, decompressed."""
+    """Yield the parts of a body as they arrive, decompressed."""
     unpacker = zlib.decompressobj(wbits=31)
     while block := body.read1(65536):
         if part := unpacker.decompress(block) if gzip else block:
@@ -214,7 +214,7 @@ def test_connections_are_counted_and_dropped(server: ScriptedServer) -> None:
 
 
 def test_many_threads(server: ScriptedServer) -> None:
-    """Requests of many threads are answered each with its own response."""
+    """Requests of many threads each get their own response."""
     server.respond_with(lambda request: json_response(request.json()))
     seen: list[object] = []
 
@@ -386,10 +386,10 @@ def test_the_proxy_records_plain_requests(server: ScriptedServer) -> None:
         create = urllib.request.Request(server.url + "/x?q=1", b"{}", {"Proxy-Authorization": "Basic eDp5"})
         with opener.open(create, timeout=10) as response:
             assert response.read() == b'data: {"a":1}\n\ndata: [DONE]\n\n'
-        (asked,) = proxy.requests
+        (proxied,) = proxy.requests
     (received,) = server.requests
-    assert (asked.method, asked.path) == ("POST", server.url + "/x?q=1")
-    assert asked.header("proxy-authorization") == "Basic eDp5"
+    assert (proxied.method, proxied.path) == ("POST", server.url + "/x?q=1")
+    assert proxied.header("proxy-authorization") == "Basic eDp5"
     assert (received.path, received.body, received.header("proxy-authorization")) == (
         "/v1/x?q=1",
         b"{}",
@@ -406,7 +406,9 @@ def test_the_proxy_tunnels() -> None:
         with closing(http.client.HTTPSConnection("127.0.0.1", through.port, context=context, timeout=10)) as conn:
             conn.set_tunnel("127.0.0.1", server.port)
             assert [post_status(conn), post_status(conn)] == [200, 200]
-        assert [(asked.method, asked.path) for asked in proxy.requests] == [("CONNECT", f"127.0.0.1:{server.port}")]
+        assert [(proxied.method, proxied.path) for proxied in proxy.requests] == [
+            ("CONNECT", f"127.0.0.1:{server.port}")
+        ]
         assert server.connections == 1
         server.wait_closed(1)
 
@@ -425,7 +427,7 @@ BODY = bytes(range(256)) * 8
 
 @pytest.fixture
 def toxic(server: ScriptedServer) -> Iterator[ToxicProxy]:
-    """Give a proxy before a server that responds with BODY."""
+    """Yield a proxy before a server that responds with BODY."""
     server.reply(ScriptedResponse(body=BODY))
     with ToxicProxy(server.url) as proxy:
         yield proxy

@@ -43,11 +43,11 @@ def ids(path: Path) -> Counter[str]:
 
 
 def each_once(n: int) -> Counter[str]:
-    """Give what `ids` must be when nothing is lost and nothing doubled."""
+    """Return what `ids` must be when nothing is lost and nothing doubled."""
     return Counter(f"r{i}" for i in range(n))
 
 
-def parrot(received: Received) -> ScriptedResponse:
+def echo_prompt(received: Received) -> ScriptedResponse:
     """Respond with the prompt."""
     return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"], "index": 0}]})
 

@@ -1,4 +1,4 @@
-"""Shorthand for tests of calls: a completion, its response, clients that wait briefly, and how to ask."""
+"""Shorthand for tests of calls: a completion, its response, clients that wait briefly."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def make(url: str, **options: Any) -> gpt.Gpt:
 
 
 def create(s: gpt.Gpt, **options: Any) -> operations.CreateCompletionResponse:
-    """Ask for a completion; options are those of the call."""
+    """Create a completion; options are those of the call."""
     return s.completions.create_completion(request(), **options)
 
 
 def text(response: operations.CreateCompletionResponse) -> str:
-    """Give the first choice's text."""
+    """Return the first choice's text."""
     assert response.create_completion_response is not None
     found = response.create_completion_response.choices[0].text
     assert found is not None
@@ -64,7 +64,7 @@ def stream_text(s: gpt.Gpt, **options: Any) -> str:
 
 
 def silent_server(first: Callable[[socket.socket], object] = read_request) -> RawServer:
-    """Make a server that takes what comes and never says a word."""
+    """Make a server that takes what comes and never responds."""
 
     def serve(conn: socket.socket, _: int) -> None:
         first(conn)

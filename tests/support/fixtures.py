@@ -23,7 +23,7 @@ class Recorded:
     body: str
 
     def response(self) -> ScriptedResponse:
-        """Give it as a response for a ScriptedServer, in the framing in which it came."""
+        """Return it as a response for a ScriptedServer, in the framing in which it came."""
         framing: Framing = "chunked" if self.transfer_encoding == "chunked" else "length"
         return ScriptedResponse(self.status, [("content-type", self.content_type)], self.body.encode(), framing)
 
@@ -39,7 +39,7 @@ class ErrorSample:
     note: str
 
     def response(self) -> ScriptedResponse:
-        """Give it as a response for a ScriptedServer."""
+        """Return it as a response for a ScriptedServer."""
         content_type = [("content-type", self.content_type)] if self.content_type else []
         return ScriptedResponse(self.status, [*content_type, *self.headers], self.body.encode())
 

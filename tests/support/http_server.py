@@ -45,11 +45,11 @@ class Received:
     """The number of the TCP connection it came on, from 1."""
 
     def header(self, name: str) -> str | None:
-        """Give the first value of a header, whatever its case."""
+        """Return the first value of a header, whatever its case."""
         return next(iter(self.header_all(name)), None)
 
     def header_all(self, name: str) -> list[str]:
-        """Give every value of a header, in order."""
+        """Return every value of a header, in order."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def json(self) -> Any:
@@ -99,7 +99,7 @@ class ScriptedServer:
         self.port = self.tcp.port
 
     def reply(self, *responses: ScriptedResponse) -> None:
-        """Queue responses behind those not given yet; the last one repeats until more are queued."""
+        """Queue responses behind those not sent yet; the last one repeats until more are queued."""
         with self._lock:
             self._next = min(self._next, len(self._script))
             self._script += responses
@@ -192,7 +192,7 @@ def parse_request(data: bytes, connection: int) -> Received:
 
 
 def render(response: ScriptedResponse, leaving: bool = False) -> Iterator[Piece]:
-    """Give the writes that make a response, one by one, with its gates among them."""
+    """Yield the writes that make a response, one by one, with its gates among them."""
     chunked = response.framing == "chunked"
     pieces: Iterable[Piece] = response.chunks or ((response.body,) if response.body else ())
     pieces = _compressed(pieces, finish=not response.cut) if response.gzip else pieces
@@ -214,14 +214,14 @@ def render(response: ScriptedResponse, leaving: bool = False) -> Iterator[Piece]
 
 def _head(response: ScriptedResponse, length: int, leaving: bool) -> bytes:
     headers = _pairs(response.headers)
-    given = {name for name, _ in _lower(headers)}
+    present = {name for name, _ in _lower(headers)}
     ours = {"length": ("Content-Length", str(length)), "chunked": ("Transfer-Encoding", "chunked")}
     framing = [ours[response.framing]] if response.framing in ours and response.status not in (204, 304) else []
     if leaving or response.framing == "close":
         framing.append(("Connection", "close"))
     if response.gzip:
         framing.append(("Content-Encoding", "gzip"))
-    headers += [(name, value) for name, value in framing if name.lower() not in given]
+    headers += [(name, value) for name, value in framing if name.lower() not in present]
     lines = [
         f"HTTP/1.1 {response.status} {responses.get(response.status, 'Odd')}",
         *(f"{name}: {value}" for name, value in headers),

@@ -10,7 +10,7 @@ from .http_server import Received, ScriptedResponse, json_response
 
 
 def prompts_of(received: Received) -> list[Any]:
-    """Give the prompts of a request, one or several, texts or token ids."""
+    """Return the prompts of a request, one or several, texts or token ids."""
     prompt = received.json()["prompt"]
     return prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
 

@@ -26,7 +26,7 @@ class ForwardProxy:
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
-        """What it was asked: `path` is the absolute URL, or host:port for CONNECT; no tunnel's inside."""
+        """The requests it received: `path` is the absolute URL, or host:port for CONNECT; no tunnel's inside."""
         self.tcp = RawServer(self._serve)
         """The accept loop underneath, with its counts and waits."""
         self.url = f"http://{self.tcp.host}:{self.tcp.port}"

@@ -61,7 +61,7 @@ class RawServer:
     # What a test waits for
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Return as soon as `condition()` holds; it is asked again at every change the server notices."""
+        """Return as soon as `condition()` holds; it is evaluated again at every change the server notices."""
         with self._changed:
             if not self._changed.wait_for(condition, WAIT):
                 raise AssertionError(

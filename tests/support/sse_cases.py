@@ -47,12 +47,12 @@ NOT_DATA = {
 
 
 def plain(*data: bytes, name: str = "message", last_id: str = "") -> tuple[Expected, ...]:
-    """Give events that differ in their data only."""
+    """Return events that differ in their data only."""
     return tuple((name, item, last_id) for item in data)
 
 
 def cases() -> list[SseCase]:
-    """Give every case that is small; their ids are unique."""
+    """Return every case that is small; their ids are unique."""
     groups = (
         _framing,
         _characters,

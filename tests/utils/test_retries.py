@@ -1,4 +1,4 @@
-"""How long to wait and whether to ask again, as pure functions."""
+"""How long to wait and whether to retry, as pure functions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DEFAULT = BackoffStrategy()
 
 
 def date(seconds: float) -> str:
-    """Give the HTTP date that many seconds from now."""
+    """Return the HTTP date that many seconds from now."""
     return format_datetime(NOW_DATE + timedelta(seconds=seconds), usegmt=True)
 
 
 def delay(headers: dict[str, str], retry: int = 0, random: float = 0.0) -> float | None:
-    """Ask for the delay with the default strategy."""
+    """Return the delay by the default strategy."""
     return retry_delay(retry, headers, DEFAULT, now=NOW, jitter=random)
 
 
@@ -149,13 +149,13 @@ def test_dates_are_compared_with_now() -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 520, 524, 529, 599])
 def test_retried_statuses(status: int) -> None:
-    """Busy, broken and overloaded servers are asked again."""
+    """Busy, broken and overloaded servers are retried."""
     assert should_retry_status(status, {})
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 402, 403, 404, 405, 413, 422, 424, 499])
 def test_final_statuses(status: int) -> None:
-    """What another attempt would not mend is final."""
+    """What another attempt cannot help is final."""
     assert not should_retry_status(status, {})
 
 

@@ -49,7 +49,7 @@ class Page(html.parser.HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.open: list[str] = []
-        self.shown = ""
+        self.rendered = ""
         self.feed(text)
         self.close()
 
@@ -64,7 +64,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self.shown += data
+            self.rendered += data
 
     def handle_comment(self, data: str) -> None:
         raise AssertionError(f"a comment: {data!r}")
@@ -105,8 +105,8 @@ def test_page_shows_tokens_and_alternatives() -> None:
     page = Page(view.to_html(choice))
 
     assert page.attributes.count(("tabindex", "0")) == 2
-    assert "Token 2 · log-probability −1 you60.7 % yo36.8 %all others2.6 %" in page.shown
-    assert "Token 1 · no log-probabilityHi?" in page.shown
+    assert "Token 2 · log-probability −1 you60.7 % yo36.8 %all others2.6 %" in page.rendered
+    assert "Token 1 · no log-probabilityHi?" in page.rendered
 
 
 def test_page_marks_the_token_itself() -> None:
@@ -116,7 +116,7 @@ def test_page_marks_the_token_itself() -> None:
 
     assert within.count('class="r own"') == below.count('class="r own"') == 1
     assert "b60.7 %a&lt;" not in below
-    assert "b60.7 %a< 0.1 %" in Page(below).shown
+    assert "b60.7 %a< 0.1 %" in Page(below).rendered
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -144,9 +144,9 @@ def test_hostile_text(text: str, form: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_in_a_terminal(text: str) -> None:
     """No control character reaches the terminal, in the text or among the alternatives."""
-    shown = str(view.to_text(lists([text], [-3.0], [{f"x{text}": -0.5}])))
+    rendered = str(view.to_text(lists([text], [-3.0], [{f"x{text}": -0.5}])))
 
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800]", shown)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800]", rendered)
 
 
 def test_white_space_is_visible() -> None:
@@ -162,7 +162,7 @@ def test_no_probability(zero: float) -> None:
     """A probability of 0 is shown as such in each of the ways servers write it."""
     choice = chat(entry("a", zero, top_logprobs=[entry("b", 0.0), entry("c", zero)]))
 
-    assert "b100 %c0 %a0 %all others0 %" in Page(view.to_html(choice)).shown
+    assert "b100 %c0 %a0 %all others0 %" in Page(view.to_html(choice)).rendered
     assert "‘a’" in str(view.to_text(choice))
     assert "perplexity" in str(view.to_text(choice))
 
@@ -195,11 +195,11 @@ def test_llama_cpp_probabilities() -> None:
         {"token": "a", "prob": 0.25, "top_probs": [{"token": "b", "prob": 0.75}, {"token": "c", "prob": 0.0}]}
     )
 
-    assert "b75.0 %c0 %a25.0 %" in Page(view.to_html(choice)).shown
+    assert "b75.0 %c0 %a25.0 %" in Page(view.to_html(choice)).rendered
 
 
 def completions() -> Iterator[Any]:
-    """Give each sample that can be read as a completion."""
+    """Yield each sample that can be read as a completion."""
     for name in wire_names(".json"):
         with suppress(ValueError):
             yield pytest.param(CreateCompletionResponse.from_json(wire(name)), id=name)
@@ -235,7 +235,7 @@ def test_without_logprobs() -> None:
     """Without log-probabilities the text is shown, and how to ask for them."""
     choice = CreateCompletionResponseChoices(text="a <b>")
 
-    assert "a <b>" in Page(view.to_html(choice)).shown
+    assert "a <b>" in Page(view.to_html(choice)).rendered
     assert "logprobs=5" in view.to_html(choice)
     assert "logprobs=5" in str(view.to_text(choice))
 
@@ -306,12 +306,12 @@ def test_joiners_stay() -> None:
 def test_notebook() -> None:
     """In a notebook a response and a choice show themselves, as an element with its own style and a bounded size."""
     choice = lists(["a"] * 5000, [-1.0] * 5000)
-    shown = choice._repr_html_()
+    rendered = choice._repr_html_()
 
-    assert shown.startswith('<div class="gpt-view"><style>')
-    assert "<html" not in shown
-    assert shown.count('tabindex="0"') == 2000
-    assert "3,000 more tokens" in shown
+    assert rendered.startswith('<div class="gpt-view"><style>')
+    assert "<html" not in rendered
+    assert rendered.count('tabindex="0"') == 2000
+    assert "3,000 more tokens" in rendered
     assert CreateCompletionResponse(choices=[choice, choice])._repr_html_().count('tabindex="0"') == 2000
 
 
@@ -335,7 +335,7 @@ def test_real_server() -> None:
 
     assert response is not None
     page = Page(response._repr_html_())
-    assert page.shown.count("all others") == len(tokens_of(response.choices[0])) == 5
+    assert page.rendered.count("all others") == len(tokens_of(response.choices[0])) == 5
 
 
 def test_nothing_that_was_shown_is_kept() -> None:
@@ -370,14 +370,14 @@ def test_import_is_light() -> None:
 
 
 def luminance(colour: str) -> float:
-    """Give the relative luminance of `#rrggbb` (WCAG 2.2)."""
+    """Return the relative luminance of `#rrggbb` (WCAG 2.2)."""
     parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def contrast(one: str, other: str) -> float:
-    """Give the contrast of two colours (WCAG 2.2), from 1 to 21."""
+    """Return the contrast of two colours (WCAG 2.2), from 1 to 21."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 

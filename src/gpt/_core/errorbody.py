@@ -136,7 +136,7 @@ def _shown(value: Any, depth: int = 0) -> str:
 
 
 def _issue(item: Any, depth: int) -> str:
-    """Say a validation problem as FastAPI lists it: where, then what."""
+    """Format a validation error of FastAPI: where, then what."""
     if isinstance(item, dict) and "msg" in item:
         place = item.get("loc")
         where = ".".join(str(part) for part in place[:9]) if isinstance(place, list) else ""

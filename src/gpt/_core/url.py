@@ -56,7 +56,7 @@ def check_base(text: str, name: str = "server_url") -> str:
 
 
 def _what_is_wrong(text: str, parts: SplitResult) -> str:
-    """Say what came in the place of a server URL, and what may have been meant, without a password."""
+    """Describe an invalid server URL and what may have been meant, without its password."""
     if "@" not in text and "?" not in text and re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", text, re.ASCII):
         return f"got {text!r}; did you mean 'http://{text}'?"
     if parts.netloc and parts.hostname:

@@ -48,7 +48,7 @@ class ResponseBody:
         """End the response early, from any thread, signal handler, finalizer or forked child; never raises."""
         self.lease.close()
         if not self.lease.is_ours and self.response.raw is not None:
-            with contextlib.suppress(Exception):  # a response that something else than urllib3 made
+            with contextlib.suppress(Exception):  # a response that urllib3 did not make
                 self.response.close()
 
     def drain(self) -> None:

@@ -116,7 +116,7 @@ def status_error(
     """Return the error for a response whose status is not 2xx.
 
     Args:
-        response: the response, its body read or given up.
+        response: the response, its body read or closed.
         body: what was read of the body.
         secrets: the keys that were sent, masked in the message should the server repeat them.
         now: seconds since 1970.
@@ -203,8 +203,8 @@ def _details_suffix(details: ErrorDetails, response: requests.Response, secrets:
         ("param", details.param),
         ("request id", headers.request_id(response.headers)),
     ]
-    shown = [f"{name} {_short(str(value), secrets)}" for name, value in named if value not in (None, "")]
-    return f" ({', '.join(shown)})" if shown else ""
+    parts = [f"{name} {_short(str(value), secrets)}" for name, value in named if value not in (None, "")]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _short(text: str, secrets: Iterable[str]) -> str:
@@ -225,7 +225,7 @@ def _advice(status: int, details: ErrorDetails, response: requests.Response, now
 
 
 def _redirect_advice(response: requests.Response) -> str:
-    """Say where a redirect points, and which server URL goes there directly, if there is one."""
+    """Describe where a redirect points, and which `server_url` leads there directly, if any."""
     location = response.headers.get("Location", "")
     if not location:
         return "redirects are not followed, and the server names no other place"

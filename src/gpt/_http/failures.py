@@ -180,7 +180,7 @@ def _is_protocol_error(error: BaseException) -> bool:
 
 
 def _is_plaintext(error: BaseException) -> bool:
-    """Return whether a server answered our TLS with plain text."""
+    """Return whether a server responded to our TLS with plain text."""
     return isinstance(error, ssl.SSLError) and getattr(error, "reason", "") in (
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",

@@ -117,7 +117,7 @@ class Transport:
             self.session.close()
 
     def post(self, path: str, body: bytes, *, stream: bool, options: CallOptions) -> ResponseBody:
-        """Send a request until it is answered with 2xx or there is nothing left to try.
+        """Send a request until a 2xx response comes or no retry is left.
 
         Raises:
             errors.SDKError: the last attempt's failure.

@@ -323,7 +323,7 @@ def parse_output_line(data: bytes) -> OutputRecord:
 def _parse_foreign_line(data: bytes) -> OutputRecord:
     value = codec.loads(data, max_depth=_MAX_DEPTH)
     if not (isinstance(value, dict) and value.keys() >= {"custom_id", "response", "error"}):
-        raise ValueError("it has not the keys custom_id, response and error")
+        raise ValueError("it lacks the keys custom_id, response and error")
     error, custom_id = value["error"], value["custom_id"]
     code = None if error is None else str(error.get("code") or "") if isinstance(error, dict) else ""
     if "digest" in value:

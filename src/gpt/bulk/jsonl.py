@@ -121,7 +121,7 @@ def run_jsonl(
 
     Raises:
         BlockingIOError: another run is writing to the output.
-        OSError: a file cannot be read or written, or the disk is full; run again when it is mended.
+        OSError: a file cannot be read or written, or the disk is full; fix it and run again.
         TypeError, ValueError: an option cannot be used as it is; the output is some other file; the input's lines name
             no model, or one without `custom_id` is not what it was when the output got its completion.
         SDKError: with `max_failures`, the last of so many failures.

@@ -148,7 +148,7 @@ def open_clients(
 
 
 def _check_named(server_url: str | None, headers: dict[str, str]) -> None:
-    """Refuse to ask OpenAI without a key, which is what a command that names nothing would do."""
+    """Raise a usage error for OpenAI's server without a key, which a command without options would use."""
     named = server_url or os.environ.get("OPENAI_BASE_URL", "").strip()
     key = os.environ.get("OPENAI_API_KEY", "").strip() or any(name.lower() == "authorization" for name in headers)
     if not named and not key:
@@ -187,7 +187,7 @@ class _NoteHandler(logging.Handler):
         note(record.getMessage())
 
 
-def pick_model(model: str | None, *, local: bool) -> str:
+def require_model(model: str | None, *, local: bool) -> str:
     """Return the model's name, which only our own server can do without."""
     if model is None and not local:
         raise typer.BadParameter("name the model with --model (or try --local)")
@@ -199,12 +199,12 @@ def pick_model(model: str | None, *, local: bool) -> str:
 def find_model(s: Gpt, model: str | None, *, local: bool) -> str:
     """Return the model's name; unnamed, it is the only one that the server lists."""
     if model is not None or local:
-        return pick_model(model, local=local)
+        return require_model(model, local=local)
     names = doctor.models(s)
     if len(names) == 1:
         note(f"model: {names[0]}")
         return names[0]
     if not names:
         raise typer.BadParameter("name the model with --model: the server lists none at /models (or try --local)")
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    raise typer.BadParameter(f"name the model with --model; the server has {shown}")
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    raise typer.BadParameter(f"name the model with --model; the server has {listed}")

@@ -30,7 +30,7 @@ class ErrorHandlingGroup(TyperGroup):
         super().__init__(**{**options, "rich_markup_mode": None})
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command."""
         try:
             _use_errors_replace()
             result = super().invoke(ctx)
@@ -69,7 +69,7 @@ def _exit(error: Exception) -> typer.Exit:
         note(f"gpt: {_for_the_shell(str(error))}")
         return typer.Exit(2)
     # A `TypeError` is a wrong value of --extra, say, or a mistake of ours: only a traceback could tell.
-    note(f"gpt: {type(error).__name__}: {error} (with GPT_DEBUG=1 the traceback is shown)")
+    note(f"gpt: {type(error).__name__}: {error} (set GPT_DEBUG=1 to see the traceback)")
     return typer.Exit(2 if isinstance(error, TypeError) else 1)
 
 

@@ -19,13 +19,13 @@ LINE_SECONDS = 10.0
 
 
 class ProgressDisplay(Protocol):
-    """What is shown while work goes on."""
+    """The progress of a run on stderr."""
 
     def show(self, summary: Summary) -> None:
         """Show how a batch stands, as often as is good to look at."""
 
     def say(self, text: str) -> None:
-        """Say something in between."""
+        """Print a message beside the progress."""
 
 
 @contextmanager

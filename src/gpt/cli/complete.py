@@ -203,7 +203,7 @@ def _read_prompt(prompt: str | None) -> str:
         raise typer.BadParameter("give the prompt as an argument or on stdin")
     data = sys.stdin.buffer.read()
     if not data:
-        raise typer.BadParameter("stdin is empty; an empty prompt is given as an argument: gpt complete ''")
+        raise typer.BadParameter("stdin is empty; pass an empty prompt as an argument: gpt complete ''")
     try:
         return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:

@@ -84,7 +84,7 @@ class EventStream(Generic[T]):
     def collect(self) -> T:
         """Read the rest and join everything, what was already iterated included, into one.
 
-        Of a stream that was closed early this is what had come; `completed` tells.
+        If the stream was closed early, this is what was received until then; see `completed`.
         """
         for _ in self:
             pass

@@ -1,4 +1,4 @@
-"""The one sentinel: "nothing was said here", where `None` already means something."""
+"""The one sentinel: an option that was not passed, where `None` has a meaning of its own."""
 
 from __future__ import annotations
 

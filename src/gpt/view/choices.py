@@ -1,4 +1,4 @@
-"""What can be shown: completions, their choices, and what can be turned into a choice, such as a score."""
+"""What can be displayed: completions, their choices, and what can be turned into a choice, such as a score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HasChoice(Protocol):
 
 
 def as_model(
-    shown: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
+    completion: CreateCompletionResponse | CreateCompletionResponseChoices | HasChoice,
 ) -> CreateCompletionResponse | CreateCompletionResponseChoices:
-    """Return what is to be shown as a completion or a choice."""
-    return shown.to_choice() if isinstance(shown, HasChoice) else shown
+    """Return the completion or choice to display."""
+    return completion.to_choice() if isinstance(completion, HasChoice) else completion

@@ -1,4 +1,4 @@
-"""From log-probabilities to what is shown: a number for people and one of five levels. Pure functions."""
+"""From a log-probability to a readable number and one of five levels. Pure functions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _perplexity(logprobs: list[float]) -> float | None:
 
 
 def describe(summary: Summary) -> str:
-    """Say the numbers in one line."""
+    """Return the numbers in one line."""
     parts = [f"{summary.tokens} token{'' if summary.tokens == 1 else 's'}"]
     if summary.perplexity is not None:
         infinite = math.isinf(summary.perplexity)

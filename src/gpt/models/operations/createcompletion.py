@@ -27,10 +27,10 @@ class CreateCompletionResponse:
     """The response as requests gives it; its body, unless streamed, can be read again. Its `request` holds the key."""
 
     create_completion_response: Completion | None = None
-    """The completion; `None` when `stream=True` was asked."""
+    """The completion; `None` with `stream=True`."""
 
     completion_stream: EventStream[Completion] | None = None
-    """The completion chunk by chunk, when `stream=True` was asked."""
+    """The completion chunk by chunk, with `stream=True`."""
 
     retries_taken: int = 0
     """How many attempts failed before this response."""
@@ -40,10 +40,10 @@ class CreateCompletionResponse:
         """The completion, never `None`.
 
         Raises:
-            TypeError: a stream was asked for; `completion_stream` has it.
+            TypeError: the call was made with `stream=True`; `completion_stream` has the chunks.
         """
         if self.create_completion_response is None:
-            raise TypeError("completion: a stream was asked for; iterate completion_stream, or collect() it")
+            raise TypeError("completion: with stream=True there is none; iterate completion_stream, or collect() it")
         return self.create_completion_response
 
     @property
@@ -62,7 +62,7 @@ class CreateCompletionResponse:
         return f"<CreateCompletionResponse [{self.status_code}] {content}, request_id={self.request_id!r}>"
 
     def _repr_html_(self) -> str | None:
-        """Show the completion in a notebook, as the completion itself is shown; a stream has nothing to show yet."""
+        """Return the HTML of the completion for notebooks; of a stream, `None`."""
         completion = self.create_completion_response
         return None if completion is None else completion._repr_html_()
 

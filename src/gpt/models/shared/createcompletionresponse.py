@@ -65,7 +65,7 @@ class CreateCompletionResponseChoices(Model):
     `""`) in all but the last chunk of a stream."""
 
     logprobs: CreateCompletionResponseChoicesLogprobs | None = None
-    """Log-probabilities, when asked for."""
+    """Log-probabilities, if the request had `logprobs`."""
 
     additional_properties: dict[str, Any] = field(default_factory=dict)
     """What the server sent beyond these fields (`stop_reason` and `prompt_logprobs` of vLLM…)."""
