@@ -126,6 +126,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hooks": ["a"]}, TypeError, "hooks: expected functions .* got str"),
     ({"max_response_bytes": 0}, ValueError, "max_response_bytes: expected at least 1, got 0"),
     ({"max_response_bytes": 1.5}, TypeError, "max_response_bytes: expected an integer, got float"),
+    ({"api_key": "sk-hidden"}, TypeError, "unexpected .* 'api_key': use security=shared.Security"),
+    ({"base_url": "http://a"}, TypeError, "unexpected .* 'base_url': use server_url="),
+    ({"server": "http://a"}, TypeError, "unexpected keyword argument 'server'$"),
 ]
 
 
@@ -360,3 +363,13 @@ def test_unknown_option_of_a_call_is_named() -> None:
         ):
             ask(s, tiemout=1)
         assert server.connections == 0
+
+
+def test_unknown_method_of_completions_is_an_attribute_error() -> None:
+    """`create` leads to `create_completion`; any other unknown name is an ordinary `AttributeError`."""
+    completions: Any = make(LOCAL).completions
+    with pytest.raises(AttributeError, match=r"no attribute 'create': use create_completion\(shared\."):
+        completions.create(model="m")
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+        completions.other()
+    assert not hasattr(completions, "create")
