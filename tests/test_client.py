@@ -180,7 +180,7 @@ def test_required_arguments() -> None:
     with pytest.raises(TypeError, match="request"):
         make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg,arg-type]
+        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg]
 
 
 def test_the_configuration_is_frozen() -> None:
