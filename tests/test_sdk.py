@@ -130,6 +130,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hooks": ["a"]}, TypeError, "hooks: expected functions .* got str"),
     ({"max_response_bytes": 0}, ValueError, "max_response_bytes: expected at least 1, got 0"),
     ({"max_response_bytes": 1.5}, TypeError, "max_response_bytes: expected an integer, got float"),
+    ({"api_key": "sk-hidden"}, TypeError, "unexpected .* 'api_key': use security=shared.Security"),
+    ({"base_url": "http://a"}, TypeError, "unexpected .* 'base_url': use server_url="),
+    ({"server": "http://a"}, TypeError, "unexpected keyword argument 'server'$"),
 ]
 
 
@@ -181,7 +184,7 @@ def test_required_arguments() -> None:
     with pytest.raises(TypeError, match="request"):
         make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg,arg-type]
+        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg]
 
 
 def test_the_configuration_is_frozen() -> None:
@@ -391,3 +394,13 @@ def test_copies_leave_nothing_behind() -> None:
             copy.copy(s)
             copy.deepcopy(s)
         assert live() == before
+
+
+def test_unknown_method_of_completions_is_an_attribute_error() -> None:
+    """`create` leads to `create_completion`; any other unknown name is an ordinary `AttributeError`."""
+    completions: Any = make(LOCAL).completions
+    with pytest.raises(AttributeError, match=r"no attribute 'create': use create_completion\(shared\."):
+        completions.create(model="m")
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+        completions.other()
+    assert not hasattr(completions, "create")

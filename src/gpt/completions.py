@@ -32,6 +32,14 @@ class Completions:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    if not TYPE_CHECKING:  # to a type checker an unknown name is an error already
+
+        def __getattr__(self, name: str) -> object:
+            """Raise the usual error, with a hint for those who come from openai-python."""
+            hint = ": use create_completion(shared.CreateCompletionRequest(...))" if name == "create" else ""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
+            raise AttributeError(message, name=name, obj=self)
+
     def create_completion(
         self, request: shared.CreateCompletionRequest, **options: Unpack[CallOptions]
     ) -> operations.CreateCompletionResponse:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import requests
 
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _OURS = ("sdk_configuration", "_transport", "completions")
+
+_OTHER_NAMES = {
+    "api_key": "security=shared.Security(api_key_auth=...)",
+    "base_url": "server_url=",
+    "default_headers": "http_headers=",
+    "http_client": "client=, a requests.Session",
+    "max_retries": "retry_config=utils.RetryConfig(max_retries=...)",
+}
+"""What openai-python's options are called here."""
 
 
 class Gpt:
@@ -59,6 +68,7 @@ class Gpt:
         http_headers: Mapping[str, str | None] | None = None,
         hooks: Iterable[Hook] = (),
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
+        **unknown: NoReturn,  # a type checker refuses every other name, and so do we, but with a hint
     ) -> None:
         """Configure a client; nothing is sent yet.
 
@@ -80,6 +90,8 @@ class Gpt:
             TypeError, ValueError: an option cannot be used as it is.
         """
         try:
+            if unknown:
+                raise TypeError(_unknown_option(next(iter(unknown))))
             configuration = SDKConfiguration(
                 server_url=resolve_server(server_idx, server_url, url_params),
                 security=security,
@@ -99,7 +111,7 @@ class Gpt:
             # The frames of the checks hold keys and passwords, which a traceback with locals would show; so does
             # this one's. The message names the option.
             refused = error.with_traceback(None)
-        del security, server_url, url_params, client, http_headers, hooks
+        del security, server_url, url_params, client, http_headers, hooks, unknown
         try:
             raise refused
         finally:
@@ -199,3 +211,8 @@ class Gpt:
     def __setstate__(self, state: dict[str, Any]) -> None:
         configuration = state["sdk_configuration"]
         self._start(configuration, Transport(configuration))
+
+
+def _unknown_option(name: str) -> str:
+    hint = f": use {_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+    return f"Gpt() got an unexpected keyword argument {name!r}{hint}"

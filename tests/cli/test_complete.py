@@ -373,11 +373,16 @@ def test_complete_options_of_the_client(server: ScriptedServer) -> None:
 
 
 def test_complete_errors_speak_to_a_shell(server: ScriptedServer) -> None:
-    """A 401 and a timeout name the variable and the option, not Python's arguments."""
+    """A 401, a missing /v1 and a timeout name the variable and the option, not Python's arguments and classes."""
     server.respond_with(lambda _: json_response({"error": {"message": "who?"}}, 401))
     refused = complete("x").stderr
     assert "OPENAI_API_KEY" in refused
     assert "security=" not in refused
+    server.respond_with(lambda _: json_response({"detail": "Not Found"}, 404))
+    base = server.url.removesuffix("/v1")
+    assert f"try --server-url {base}/v1" in complete("x", "--server-url", base).stderr
+    nobody = complete("x", "--server-url", "http://127.0.0.1:9/v1", "--retries", "0").stderr
+    assert nobody == "gpt: no response from 127.0.0.1:9: Connection refused\n"
     with silent_server() as silent:
         late = complete("x", "--server-url", silent.url, "--timeout", "0.2", "--retries", "0").stderr
         silent.release.set()

@@ -43,7 +43,10 @@ ServerUrls = Annotated[
 Local = Annotated[
     bool,
     typer.Option(
-        "--local", help="Use the tiny model inside the package: no key, no network.", rich_help_panel=SERVER_PANEL
+        "--local",
+        metavar="",
+        help="Use the tiny model inside the package: no key, no network.",
+        rich_help_panel=SERVER_PANEL,
     ),
 ]
 Model = Annotated[
@@ -77,7 +80,8 @@ Header = Annotated[
     ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Log requests and retries to stderr.", rich_help_panel=SERVER_PANEL)
+    bool,
+    typer.Option("--verbose", metavar="", help="Log requests and retries to stderr.", rich_help_panel=SERVER_PANEL),
 ]
 
 

@@ -18,8 +18,10 @@ from ..models import errors
 from ._output import note
 
 _PYTHON_OPTION = re.compile(r"\b(timeout|deadline|server_url)=(?=[\s;,)]|$)")
+_PYTHON_URL = re.compile(r"\bserver_url='([^']*)'")
 _PYTHON_KEY = re.compile(r"security=shared\.Security\([^)]*\), or ")
 _PYTHON_ATTRIBUTE = re.compile(r"; [^;]* \.partial")
+_PYTHON_EXCEPTION = re.compile(r"\b\w*[Ee]rror: \[Errno -?\d+\] ")
 
 
 class ErrorHandlingGroup(TyperGroup):
@@ -51,7 +53,7 @@ class ErrorHandlingGroup(TyperGroup):
 def _is_usage_error(error: Exception) -> bool:
     """Return whether typer itself reports the error; one about an unknown option gets the advice that it lacks."""
     if type(error).__name__ == "NoSuchOption" and isinstance(getattr(error, "message", None), str):
-        error.message += " A text that begins with '-' goes after '--'."  # type: ignore[attr-defined]
+        error.message += "; a text that begins with '-' goes after '--'"  # type: ignore[attr-defined]
     return hasattr(error, "exit_code") and hasattr(error, "show")
 
 
@@ -80,7 +82,8 @@ def _with_filename(error: OSError) -> object:
 
 def _for_the_shell(message: str) -> str:
     """Name options as this command has them: messages of the library are for people who write Python."""
-    message = _PYTHON_KEY.sub("", message)
+    message = _PYTHON_EXCEPTION.sub("", _PYTHON_KEY.sub("", message))
+    message = _PYTHON_URL.sub(r"--server-url \1", message)
     message = _PYTHON_OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
     return _PYTHON_ATTRIBUTE.sub("", message)
 

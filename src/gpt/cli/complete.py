@@ -51,7 +51,8 @@ def complete(
         ),
     ] = None,
     echo: Annotated[
-        bool | None, typer.Option("--echo", help="Repeat the prompt before the completion.", rich_help_panel=_REQUEST)
+        bool | None,
+        typer.Option("--echo", metavar="", help="Repeat the prompt before the completion.", rich_help_panel=_REQUEST),
     ] = None,
     frequency_penalty: Annotated[
         float | None,
@@ -121,19 +122,26 @@ def complete(
     stream: Annotated[
         bool | None,
         typer.Option(
-            "--stream/--no-stream", help="Print as tokens come.  (default: on a terminal)", rich_help_panel=_OUTPUT
+            "--stream/--no-stream",
+            metavar="",
+            help="Print as tokens come.  (default: on a terminal)",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print the server's JSON; with --stream, a line for each chunk.", rich_help_panel=_OUTPUT
+            "--json",
+            metavar="",
+            help="Print the server's JSON; with --stream, a line for each chunk.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = False,
     view: Annotated[
         bool,
         typer.Option(
             "--view",
+            metavar="",
             help="Show how likely each token was, in colours, and the tokens it might have been.",
             rich_help_panel=_OUTPUT,
         ),

@@ -20,7 +20,7 @@ _STYLES = {"yes": "green", "no": "yellow", "ignored": "yellow", "wrong": "bold r
 
 def doctor(
     model: Model = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print the report as JSON.")] = False,
     server_url: ServerUrl = None,
     local: Local = False,
     timeout: Timeout = None,
