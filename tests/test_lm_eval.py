@@ -64,7 +64,7 @@ def evaluate(url: str, folder: Path) -> Any:
     return json.loads(done.stdout.partition("RESULT")[2])
 
 
-def test_harness_runs_our_tasks_with_the_models_own_numbers(local_server: local.Server, tmp_path: Path) -> None:
+def test_lm_eval_run_of_our_tasks_has_the_models_own_numbers(local_server: local.Server, tmp_path: Path) -> None:
     """Multiple choice, perplexity with the prefix token and rolling windows, and generation: as computed directly."""
     found = evaluate(local_server.url, tmp_path)
     samples = found["samples"]
@@ -89,6 +89,16 @@ def test_harness_runs_our_tasks_with_the_models_own_numbers(local_server: local.
         generated = str(completion.choices[0].text).split("\n")[0].split("of")[0]
         assert samples["generate"][0][0][0] == generated
     assert found["acc"] == 1.0
+
+
+def test_lm_eval_import_without_the_harness_says_what_to_install() -> None:
+    """Whoever lacks the extra is told how to get it, and that the distribution is on no index."""
+    script = "import sys; sys.modules['lm_eval'] = None; import gpt.lm_eval"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: gpt.lm_eval needs the extra 'lm-eval': run pip install -e '.[lm-eval]' in a clone of gpt-sdk"
+    )
 
 
 def _number(value: Any) -> float:

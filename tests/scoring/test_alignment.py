@@ -55,7 +55,7 @@ def assert_found(spans: Sequence[Span] | None, text: str, parts: Sequence[bytes]
 
 @settings(deadline=None)
 @given(divided())
-def test_lossy_tokens(drawn: tuple[str, list[bytes]]) -> None:
+def test_align_lossy_tokens_finds_each_in_the_text(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that were decoded one by one, with U+FFFD for parts of characters, are found where they were."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
@@ -64,7 +64,7 @@ def test_lossy_tokens(drawn: tuple[str, list[bytes]]) -> None:
 
 @settings(deadline=None)
 @given(divided())
-def test_tokens_with_bytes(drawn: tuple[str, list[bytes]]) -> None:
+def test_align_tokens_with_bytes_finds_each_in_the_text(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens that come with their bytes are found by them, whatever their text."""
     text, parts = drawn
     assert spans_of([Token("", -1.0, raw=part) for part in parts], text) == characters(text, parts)
@@ -72,7 +72,7 @@ def test_tokens_with_bytes(drawn: tuple[str, list[bytes]]) -> None:
 
 @settings(deadline=None)
 @given(divided())
-def test_special_tokens(drawn: tuple[str, list[bytes]]) -> None:
+def test_align_special_tokens_takes_no_text(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens before the text and behind it that are not in it have empty spans, and move nothing."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
@@ -82,7 +82,7 @@ def test_special_tokens(drawn: tuple[str, list[bytes]]) -> None:
     assert_found(spans[1:-1], text, parts)
 
 
-def test_replacement_character() -> None:
+def test_align_replacement_character_stands_for_itself_too() -> None:
     """U+FFFD in the text itself is a character like others."""
     tokens = [Token(text, -1.0) for text in ("a\ufffd", "b", "\ufffd", "\ufffd")]
     assert spans_of(tokens, "a\ufffdbé") == [(0, 2), (2, 3), (3, 4), (3, 4)]
@@ -90,7 +90,7 @@ def test_replacement_character() -> None:
 
 @settings(deadline=None)
 @given(divided(), st.text(min_size=1, max_size=3))
-def test_foreign_tokens(drawn: tuple[str, list[bytes]], foreign: str) -> None:
+def test_align_foreign_tokens_is_refused(drawn: tuple[str, list[bytes]], foreign: str) -> None:
     """A text that the tokens do not spell is not aligned, nor is a longer one."""
     text, parts = drawn
     tokens = [Token(part.decode(), -1.0) for part in parts] if all(_is_whole(part) for part in parts) else []
@@ -111,7 +111,7 @@ def _is_whole(part: bytes) -> bool:
         pytest.param([2, 0], [(0, 2), (2, 5)], id="backwards"),
     ],
 )
-def test_offsets(offsets: list[int], expected: list[tuple[int, int]]) -> None:
+def test_align_wrong_offsets_are_not_believed(offsets: list[int], expected: list[tuple[int, int]]) -> None:
     """A server's offsets are believed only as far as the text at each is the token."""
     tokens = [
         Token(text, -1.0, offset=offset if offset >= 0 else None)
@@ -120,18 +120,18 @@ def test_offsets(offsets: list[int], expected: list[tuple[int, int]]) -> None:
     assert spans_of(tokens, "Hi yo") == expected
 
 
-def test_offsets_decide_where_the_text_does_not() -> None:
+def test_align_offsets_decide_where_the_text_does_not() -> None:
     """Where a token could stand at two places, the server's word counts."""
     tokens = [Token("", None, offset=0), Token("", -1.0, offset=0), Token("aa", -1.0, offset=0)]
     assert spans_of(tokens, "aa") == [(0, 0), (0, 0), (0, 2)]
 
 
 @pytest.mark.parametrize(("tokens", "text"), [([], "a"), (["b"], "a"), (["a", "b"], "a b c"), (["a", "x", "b"], "ab")])
-def test_no_alignment(tokens: list[str], text: str) -> None:
+def test_align_what_does_not_fit_is_none(tokens: list[str], text: str) -> None:
     """What does not fit gives no spans rather than wrong ones."""
     assert spans_of([Token(token, -1.0) for token in tokens], text) is None
 
 
-def test_spans_by_length() -> None:
+def test_spans_by_length_follow_each_other() -> None:
     """Without a text to go by, each token is as long as its own."""
     assert spans_by_length([Token("Hi", None), Token(" yo", -1.0)]) == [(0, 2), (2, 5)]

@@ -138,7 +138,7 @@ def test_score_forced_top_logprobs(s: gpt.Gpt, server: Server) -> None:
 
 
 def test_score_by_logit_bias_equals_grammar(s: gpt.Gpt) -> None:
-    """A server whose grammars know no token ids is asked position by position, and gives the same numbers."""
+    """A server whose grammars know no token ids gets a request for each position, and gives the same numbers."""
     from gpt.bulk import run
     from gpt.scoring.forced import forced_job
     from gpt.scoring.jobs import Settings
@@ -198,7 +198,7 @@ def test_score_long_text_by_windows(s: gpt.Gpt) -> None:
 def test_score_server_that_generates_other_tokens_is_refused() -> None:
     """A server that ignores grammar and bias gives other ids than the text's, and so no number."""
 
-    def response(request: Received) -> ScriptedResponse:
+    def reply(request: Received) -> ScriptedResponse:
         if request.path.endswith("/models"):
             return json_response({"data": [{"id": "m", "owned_by": "llamacpp", "meta": {"n_vocab": 4}}]})
         if request.path.endswith("/tokenize"):
@@ -212,7 +212,7 @@ def test_score_server_that_generates_other_tokens_is_refused() -> None:
         return json_response({"choices": choices})
 
     with ScriptedServer() as scripted:
-        scripted.respond_with(response)
+        scripted.respond_with(reply)
         with (
             gpt.Gpt(server_url=scripted.url, security=shared.Security(api_key_auth="")) as s,
             pytest.raises(errors.ResponseValidationError, match="no log-probability of token 1, 'b'"),

@@ -36,19 +36,19 @@ def s(server: ScoringServer) -> Iterator[gpt.Gpt]:
 
 
 def choice(tokens: list[str], logprobs: list[float | None], index: int = 0, **more: Any) -> dict[str, Any]:
-    """Make a choice with log-probabilities in lists; `text` and `text_offset` follow from the tokens unless given."""
+    """Make a choice with log-probabilities in lists; `text` and `text_offset` follow from the tokens where left out."""
     offsets = [len("".join(tokens[:n])) for n in range(len(tokens))]
     lists = {"tokens": tokens, "token_logprobs": logprobs, "text_offset": more.pop("text_offset", offsets)}
     lists["top_logprobs"] = more.pop("top_logprobs", None)
     return {"index": index, "text": more.pop("text", "".join(tokens)), "finish_reason": "length", "logprobs": lists}
 
 
-def response(*choices: Mapping[str, Any]) -> ScriptedResponse:
-    """Respond with these choices."""
+def reply_with(*choices: Mapping[str, Any]) -> ScriptedResponse:
+    """Reply with these choices."""
     return json_response({"object": "text_completion", "choices": list(choices)})
 
 
-def test_recorded_arithmetic(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_recorded_echo_has_sum_mean_and_perplexity(server: ScoringServer, s: gpt.Gpt) -> None:
     """The sum, mean and perplexity of a recorded response are those of a calculation by hand."""
     server.reply(vllm("echo_logprobs_score").response())
 
@@ -63,7 +63,7 @@ def test_recorded_arithmetic(server: ScoringServer, s: gpt.Gpt) -> None:
     assert second.perplexity == pytest.approx(10.180767, rel=1e-6)
 
 
-def test_request(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_sends_the_recorded_request(server: ScoringServer, s: gpt.Gpt) -> None:
     """What is sent is the recorded request: echo, logprobs, no tokens to generate."""
     recorded = vllm("echo_logprobs_score")
     server.reply(recorded.response())
@@ -73,7 +73,7 @@ def test_request(server: ScoringServer, s: gpt.Gpt) -> None:
     assert server.posts[0].json() == recorded.request
 
 
-def test_context(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_context_leaves_the_continuation_alone_to_count(server: ScoringServer, s: gpt.Gpt) -> None:
     """With a context only the continuation counts, and its first token has a log-probability."""
     server.reply(vllm("echo_logprobs_score").response())
 
@@ -89,7 +89,7 @@ def test_context(server: ScoringServer, s: gpt.Gpt) -> None:
     assert second.perplexity == pytest.approx(math.exp(5.012466907501221))
 
 
-def test_token_across_the_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_token_across_the_boundary_counts_whole(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token that begins in the context and ends in the text counts whole, with a negative offset."""
     server.reply(vllm("echo_logprobs_score").response())
 
@@ -101,7 +101,7 @@ def test_token_across_the_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
     assert (second.tokens, second.offsets) == ((" current", " value"), (-4, 4))
 
 
-def test_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None:
     """A server that generates in spite of max_tokens=0 changes nothing."""
     server.reply(vllm("echo_logprobs_generate").response())
 
@@ -111,7 +111,7 @@ def test_generated_tokens_are_cut_off(server: ScoringServer, s: gpt.Gpt) -> None
     assert result.offsets == (0, 1, 7, 13, 14)
 
 
-def test_is_greedy(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_is_greedy_when_each_token_was_the_likeliest(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text is greedy when each of its tokens was the likeliest."""
     server.reply(vllm("echo_logprobs_generate").response())
 
@@ -125,12 +125,12 @@ def test_is_greedy(server: ScoringServer, s: gpt.Gpt) -> None:
     assert not unlikely.is_greedy
 
 
-def test_max_tokens_rejected(server: ScoringServer, s: gpt.Gpt) -> None:
-    """A server that rejects max_tokens=0 is asked for one token, which is cut off, and the next batch at once so."""
+def test_score_rejected_max_tokens_generates_one_token(server: ScoringServer, s: gpt.Gpt) -> None:
+    """A server that rejects max_tokens=0 generates one token, which is cut off; the next batch allows it at once."""
     refusal = {"object": "error", "message": "max_tokens must be positive, got 0.", "type": "BadRequest", "code": 400}
     made = choice(["a", "b", "c"], [None, -1.0, -9.0], text_offset=[-1, -1, -1])
     server.owned_by = None
-    server.reply(json_response(refusal, 400), response(made))
+    server.reply(json_response(refusal, 400), reply_with(made))
 
     results = score(s, ["ab", "ab"], model="m", batch_size=1)
 
@@ -140,7 +140,7 @@ def test_max_tokens_rejected(server: ScoringServer, s: gpt.Gpt) -> None:
     assert results[0].logprob_sum == -1.0
 
 
-def test_other_rejections_pass(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_other_rejections_are_raised_as_they_are(server: ScoringServer, s: gpt.Gpt) -> None:
     """A 400 about anything else is raised as it is, without a second request."""
     server.reply(vllm("error_too_long").response())
 
@@ -149,9 +149,9 @@ def test_other_rejections_pass(server: ScoringServer, s: gpt.Gpt) -> None:
     assert len(server.posts) == 1
 
 
-def test_choices_out_of_order(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_choices_out_of_order_belong_by_index(server: ScoringServer, s: gpt.Gpt) -> None:
     """Choices belong to their texts by index, whatever their order."""
-    server.reply(response(choice(["b", "y"], [None, -2.0], 1), choice(["a", "x"], [None, -1.0], 0)))
+    server.reply(reply_with(choice(["b", "y"], [None, -2.0], 1), choice(["a", "x"], [None, -1.0], 0)))
 
     results = score(s, ["ax", "by"], model="m")
 
@@ -159,21 +159,21 @@ def test_choices_out_of_order(server: ScoringServer, s: gpt.Gpt) -> None:
 
 
 @pytest.mark.parametrize("indexes", [[0, 0], [0, 2], [0, 1, 2]])
-def test_wrong_number_of_choices(server: ScoringServer, s: gpt.Gpt, indexes: list[int]) -> None:
+def test_score_wrong_number_of_choices_is_refused(server: ScoringServer, s: gpt.Gpt, indexes: list[int]) -> None:
     """A response without exactly one choice for each text is refused."""
-    server.reply(response(*(choice(["a", "x"], [None, -1.0], index) for index in indexes)))
+    server.reply(reply_with(*(choice(["a", "x"], [None, -1.0], index) for index in indexes)))
 
     with pytest.raises(errors.ResponseValidationError, match=r"expected one choice, got|ignored echo"):
         score(s, ["ax", "ax"], model="m")
 
 
-def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_batches_keep_the_order_of_the_texts(server: ScoringServer, s: gpt.Gpt) -> None:
     """Texts go out in batches, and the scores come back in the order of the texts."""
 
     def echo(request: Received) -> ScriptedResponse:
         prompts = request.json()["prompt"]
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        return response(*(choice(list(text), [None, -float(text[1])], n) for n, text in enumerate(prompts)))
+        return reply_with(*(choice(list(text), [None, -float(text[1])], n) for n, text in enumerate(prompts)))
 
     server.respond_with(echo)
     results = score(s, (f"t{n}" for n in range(1, 6)), model="m", batch_size=2)
@@ -188,17 +188,17 @@ def test_batches(server: ScoringServer, s: gpt.Gpt) -> None:
 def test_score_unknown_server_gets_the_first_text_alone(server: ScoringServer, s: gpt.Gpt) -> None:
     """What a server is that nobody knows, one text finds out: it is refused after one request."""
     server.owned_by = None
-    server.reply(response(choice(["x"], [-1.0])))
+    server.reply(reply_with(choice(["x"], [-1.0])))
 
     with pytest.raises(errors.ResponseValidationError, match="ignored echo"):
         score(s, ["ab"] * 100, model="m")
     assert [request.json()["prompt"] for request in server.posts] == ["ab"]
 
 
-def test_token_ids(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_token_ids_divide_exactly(server: ScoringServer, s: gpt.Gpt) -> None:
     """Token ids are scored by number, NumPy arrays too, and a context of ids is cut off exactly."""
     server.reply(
-        response(choice(["A", " b", " c"], [None, -1.0, -2.0]), choice(["A", " d", " e"], [None, -3.0, -4.0], 1))
+        reply_with(choice(["A", " b", " c"], [None, -1.0, -2.0]), choice(["A", " d", " e"], [None, -3.0, -4.0], 1))
     )
 
     results = score(s, np.array([[8, 9], [10, 11]]), model="m", context=np.array([7]))
@@ -210,11 +210,11 @@ def test_token_ids(server: ScoringServer, s: gpt.Gpt) -> None:
     ]
 
 
-def test_token_ids_with_one_generated(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_token_ids_with_one_generated_cut_it_off(server: ScoringServer, s: gpt.Gpt) -> None:
     """The token that a server insists on generating is cut off behind token ids, too."""
     refusal = {"error": {"message": "max_new_tokens must be at least 1"}}
     server.reply(
-        json_response(refusal, 422), response(choice(["A", "b", "c"], [None, -1.0, -9.0], text_offset=[-1] * 3))
+        json_response(refusal, 422), reply_with(choice(["A", "b", "c"], [None, -1.0, -9.0], text_offset=[-1] * 3))
     )
 
     (result,) = score(s, [[1, 2]], model="m")
@@ -238,11 +238,11 @@ def test_token_ids_with_one_generated(server: ScoringServer, s: gpt.Gpt) -> None
         ),
     ],
 )
-def test_odd_tokens(
+def test_score_odd_tokens_have_the_right_boundary(
     server: ScoringServer, s: gpt.Gpt, text: str, tokens: list[str], expected: list[tuple[str, int]]
 ) -> None:
     """The boundary is found where tokens are not the text's own characters, and offsets would mislead."""
-    server.reply(response(choice(tokens, [None] + [-1.0] * (len(tokens) - 1), text=text)))
+    server.reply(reply_with(choice(tokens, [None] + [-1.0] * (len(tokens) - 1), text=text)))
     end = text.index(" ")
 
     (result,) = score(s, [text[end:]], model="m", context=text[:end])
@@ -250,7 +250,7 @@ def test_odd_tokens(
     assert list(zip(result.tokens, (max(0, offset) for offset in result.offsets), strict=True)) == expected
 
 
-def test_no_probability(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_no_probability_is_infinite_perplexity(server: ScoringServer, s: gpt.Gpt) -> None:
     """A token of probability 0 makes the perplexity infinite, in each of the ways servers write it."""
     body = b'{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,%b]}}]}'
     server.reply(*(json_response(body % zero) for zero in (b"-Infinity", b"-9999.0", b"-3.4028234663852886e+38")))
@@ -258,9 +258,9 @@ def test_no_probability(server: ScoringServer, s: gpt.Gpt) -> None:
     assert [score(s, ["ab"], model="m")[0].perplexity for _ in range(3)] == [math.inf] * 3
 
 
-def test_single_token_without_context(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_single_token_without_context_is_nan(server: ScoringServer, s: gpt.Gpt) -> None:
     """A single token without a context cannot be scored: its numbers are NaN, not 0."""
-    server.reply(response(choice(["a"], [None])))
+    server.reply(reply_with(choice(["a"], [None])))
 
     (result,) = score(s, ["a"], model="m")
 
@@ -278,18 +278,20 @@ def test_single_token_without_context(server: ScoringServer, s: gpt.Gpt) -> None
         pytest.param(choice(["a", "b"], [None, float("nan")]), "no log-probability for token 1", id="NaN"),
     ],
 )
-def test_refusals(server: ScoringServer, s: gpt.Gpt, made: dict[str, Any], message: str) -> None:
+def test_score_response_about_something_else_is_refused(
+    server: ScoringServer, s: gpt.Gpt, made: dict[str, Any], message: str
+) -> None:
     """A response that is not about the text is an error that says so and who can do it, never a number."""
-    server.reply(response(made))
+    server.reply(reply_with(made))
 
     with pytest.raises(errors.ResponseValidationError, match=f"(?s){message}.*vLLM") as caught:
         score(s, ["ab"], model="m")
     assert caught.value.body
 
 
-def test_unspellable_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_unspellable_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that do not spell the text leave no boundary to find: an error; without a context they are enough."""
-    server.reply(response(choice(["token_id:5", "token_id:6"], [None, -1.0], text="ab")))
+    server.reply(reply_with(choice(["token_id:5", "token_id:6"], [None, -1.0], text="ab")))
 
     with pytest.raises(errors.ResponseValidationError, match=r"do not spell it.*token ids need no spelling"):
         score(s, ["b"], model="m", context="a")
@@ -298,7 +300,7 @@ def test_unspellable_boundary(server: ScoringServer, s: gpt.Gpt) -> None:
 
 @pytest.mark.parametrize("texts", [["Return the value", "The"], [[40, 41, 42], [43, 44]], [[40]], ["\n"], [" "]])
 def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: list[Any]) -> None:
-    """The real llama.cpp server ignores echo: asked so nevertheless, it is refused and never scored."""
+    """The real llama.cpp server ignores echo: with method="echo" it is refused and never scored."""
     with (
         gpt.Gpt(server_url=local_server.url, security=shared.Security(api_key_auth="")) as s,
         pytest.raises(errors.ResponseValidationError, match="ignored echo"),
@@ -309,7 +311,7 @@ def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: l
 @pytest.mark.parametrize("text", ["\n", " "])
 def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
     """A response that begins with the text is no echo when its first token has a log-probability."""
-    server.reply(response(choice([f"{text}The"], [-2.234])), response(choice([text], [-2.234])))
+    server.reply(reply_with(choice([f"{text}The"], [-2.234])), reply_with(choice([text], [-2.234])))
 
     for _ in range(2):
         with pytest.raises(errors.ResponseValidationError, match="first token of a prompt has no log-probability"):
@@ -317,7 +319,7 @@ def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringS
 
 
 def test_score_llama_cpp_python_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
-    """llama-cpp-python, whose echo is shifted by a token, is recognised and never asked for a number."""
+    """llama-cpp-python, whose echo is shifted by a token, is recognised, and no text is sent to it."""
     server.owned_by = "me"
 
     for method in ("auto", "echo"):
@@ -336,8 +338,8 @@ def vllm_parts(text: str) -> list[str]:
     return written
 
 
-def vllm_response(request: Received) -> ScriptedResponse:
-    """Respond as vLLM with a token for each byte and no room for parts of characters; the n-th has logprob -n."""
+def vllm_reply(request: Received) -> ScriptedResponse:
+    """Reply as vLLM with a token for each byte and no room for parts of characters; the n-th has logprob -n."""
     body = request.json()
     prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
     choices = []
@@ -349,7 +351,7 @@ def vllm_response(request: Received) -> ScriptedResponse:
         if body.get("return_token_ids"):
             made["prompt_token_ids"] = list(data)
         choices.append(made)
-    return response(*choices)
+    return reply_with(*choices)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +368,7 @@ def vllm_response(request: Received) -> ScriptedResponse:
 def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, context: str, text: str) -> None:
     """Where vLLM cannot write the tokens, the ids of the context alone prove where the text begins."""
     server.owned_by = "vllm"
-    server.respond_with(vllm_response)
+    server.respond_with(vllm_reply)
 
     results = score(s, [text, text], model="m", context=context)
 
@@ -377,11 +379,11 @@ def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, con
 
 
 def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -> None:
-    """Tokens that could be divided in two ways are divided by the ids of the context, asked once for each context."""
+    """Tokens that could be divided in two ways are divided by the ids of the context, sent once for each context."""
     server.owned_by = "vllm"
     whole = choice(["\ufffd", "", "", "狗"], [None, -1.0, -2.0, -3.0], text="狗狗") | {"prompt_token_ids": [9, 8, 9, 8]}
     alone = {"index": 0, "text": "x", "prompt_token_ids": [9, 8]}
-    server.respond_with(lambda request: response(whole if request.json().get("echo") else alone))
+    server.respond_with(lambda request: reply_with(whole if request.json().get("echo") else alone))
 
     results = score(s, ["狗", "狗"], model="m", context="狗", batch_size=1, max_workers=1)
 
@@ -392,7 +394,7 @@ def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -
 def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
     """Without a context every token of the echo is the text's, also those that are written as nothing."""
     server.owned_by = "vllm"
-    server.respond_with(vllm_response)
+    server.respond_with(vllm_reply)
 
     (result,) = score(s, [text], model="m")
 
@@ -403,7 +405,7 @@ def test_score_parts_of_characters_count(server: ScoringServer, s: gpt.Gpt, text
 def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that could be divided in two ways are refused where the server tells no ids."""
     parts = ["a", "\ufffd", "\ufffd", "\ufffd", "\ufffd", "\ufffd"]  # 3 + 2 or 2 + 3, for two characters of 4 bytes
-    server.reply(response(choice(parts, [None, -1.0, -2.0, -3.0, -4.0, -5.0], text="a🎉🎉")))
+    server.reply(reply_with(choice(parts, [None, -1.0, -2.0, -3.0, -4.0, -5.0], text="a🎉🎉")))
 
     with pytest.raises(errors.ResponseValidationError, match="in one way"):
         score(s, ["🎉"], model="m", context="a🎉")
@@ -421,7 +423,7 @@ def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, 
 
 def test_score_lowest_floats_sum_to_minus_infinity(server: ScoringServer, s: gpt.Gpt) -> None:
     """The lowest float, by which servers mean a probability of 0, may stand twice in a text."""
-    server.reply(response(choice(["a", "b", "c"], [None, -1.7e308, -1.7e308])))
+    server.reply(reply_with(choice(["a", "b", "c"], [None, -1.7e308, -1.7e308])))
 
     assert score(s, ["abc"], model="m")[0].perplexity == math.inf
 
@@ -436,7 +438,7 @@ def test_score_text_that_is_no_string_is_refused(server: ScoringServer, s: gpt.G
 
 def test_score_message_is_bounded(server: ScoringServer, s: gpt.Gpt) -> None:
     """Whatever a server sends, the message about it stays readable."""
-    server.reply(response(choice(["a", "y" * 1_000_000], [None, None])))
+    server.reply(reply_with(choice(["a", "y" * 1_000_000], [None, None])))
 
     with pytest.raises(errors.ResponseValidationError) as caught:
         score(s, ["a" + "y" * 1_000_000], model="m")
@@ -454,15 +456,15 @@ def test_score_too_long_text_gets_advice(server: ScoringServer, s: gpt.Gpt) -> N
 def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt) -> None:
     """A text that cannot be scored is its own outcome, and the others have their scores."""
 
-    def respond_to_one(request: Received) -> ScriptedResponse:
+    def reply_to_one(request: Received) -> ScriptedResponse:
         (text,) = request.json()["prompt"] if isinstance(request.json()["prompt"], list) else [request.json()["prompt"]]
         return (
             json_response({"error": {"message": "bad"}}, 400)
             if text == "xx"
-            else response(choice(list(text), [None, -1.0]))
+            else reply_with(choice(list(text), [None, -1.0]))
         )
 
-    server.respond_with(respond_to_one)
+    server.respond_with(reply_to_one)
     outcomes = sorted(score_iter(s, iter(["ab", "xx", "", "cd"]), model="m", batch_size=1), key=lambda each: each.index)
 
     assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
@@ -473,7 +475,7 @@ def test_score_iter_gives_an_outcome_for_each(server: ScoringServer, s: gpt.Gpt)
 
 def test_score_iter_pulls_no_more_than_it_needs(server: ScoringServer, s: gpt.Gpt) -> None:
     """Texts are pulled as outcomes are taken: an endless source does no harm."""
-    server.reply(response(choice(["a", "b"], [None, -1.0])))
+    server.reply(reply_with(choice(["a", "b"], [None, -1.0])))
     pulled = 0
 
     def texts() -> Iterator[str]:
@@ -517,7 +519,7 @@ def test_score_iter_many_bad_texts_in_constant_memory(s: gpt.Gpt) -> None:
         ({"texts": ["a"], "max_length": 1}, ValueError, "max_length"),
     ],
 )
-def test_misuse(
+def test_score_misuse_is_told_before_anything_is_sent(
     server: ScoringServer, s: gpt.Gpt, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """Misuse is told before anything is sent."""
@@ -526,15 +528,15 @@ def test_misuse(
     assert server.posts == []
 
 
-def test_nothing_to_score(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_no_texts_send_no_request(server: ScoringServer, s: gpt.Gpt) -> None:
     """No texts, no request."""
     assert score(s, [], model="m") == []
     assert server.posts == []
 
 
-def test_options_and_extras(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_options_and_extras_reach_the_request(server: ScoringServer, s: gpt.Gpt) -> None:
     """Options of the call and fields of one server reach the request."""
-    server.reply(response(choice(["a", "b"], [None, -1.0])))
+    server.reply(reply_with(choice(["a", "b"], [None, -1.0])))
 
     score(s, ["ab"], model="m", additional_properties={"add_special_tokens": False}, http_headers={"X-Trace": "7"})
 

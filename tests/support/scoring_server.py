@@ -1,4 +1,4 @@
-"""A scripted server that says which one it is: what it responds to `GET /models` is no part of the script."""
+"""A scripted server that says which one it is: its reply to `GET /models` is no part of the script."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ScoringServer(ScriptedServer):
 
     @property
     def posts(self) -> list[Received]:
-        """The requests for completions, and for whatever else is no look at `/models`."""
+        """The requests for completions, and for whatever else is no request for `/models`."""
         return [request for request in self.requests if request.method == "POST"]
 
     def respond_with(self, response: Callable[[Received], ScriptedResponse]) -> None:
-        """Let a function respond to every POST from now on."""
+        """Let a function reply to every POST from now on."""
         super().respond_with(lambda request: self._models() if request.method == "GET" else response(request))
 
     def _scripted(self, request: Received) -> ScriptedResponse:

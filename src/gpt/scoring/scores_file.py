@@ -6,6 +6,7 @@ scores them again.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from .._core import codec
 from .result import Score
 
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -90,7 +92,7 @@ class ScoresFile:
                 if not data.endswith(b"\n"):
                     break
                 try:
-                    value = orjson.loads(data)
+                    value = codec.loads(data)
                     self._note(value["line"], value["text"], value["context"])
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ValueError(
@@ -124,10 +126,14 @@ def to_json_line(line: int, context: str, score: Score) -> bytes:
     """Return a score as a line of JSON; what is no number there (NaN, infinity) is null."""
     named = {each.name: getattr(score, each.name) for each in fields(score)}
     values = {"line": line, "context": context, **named, "is_greedy": score.is_greedy}
-    return orjson.dumps({name: _finite(value) for name, value in values.items()}, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # half of a surrogate pair, which a server may send as an escape; so it is written
+        return json.dumps(_finite(values), separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def _finite(value: Any) -> Any:
+    """Replace what orjson writes as null by itself, for the standard library's `json`."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
