@@ -1,11 +1,12 @@
-"""Measure bulk runs: speed beside AsyncOpenAI, memory over file sizes, and what twenty kills leave of a batch.
+"""Measure bulk runs beside AsyncOpenAI and plain requests: each figure as a ratio within one run.
 
     pip install -e '.[bench]'
-    python benchmarks/bulk.py               # prints tables; writes the figures of docs/guides/bulk.md
-    python benchmarks/bulk.py --only speed  # or packs, growth, memory, kills; prints only
-    python benchmarks/bulk.py --check       # fails when a prompt in a pack costs more than it may
+    python benchmarks/bulk.py                          # prints tables; writes docs/bulk-benchmarks.md, .json and .svg
+    python benchmarks/bulk.py --check                  # exits 1 and names the targets that are missed; writes nothing
+    python benchmarks/bulk.py --rows packs,dask --rounds 1
 
-The server runs in a process of its own and answers after 50 ms; each figure is of a fresh client process.
+The server runs in a process of its own. Each contender is a fresh process that warms up before it is measured, and only
+one works at a time.
 """
 
 from __future__ import annotations
@@ -13,48 +14,96 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
+import os
 import platform
-import random
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compare import child, serving
+from compare import serving
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "guides" / "bulk.md"
-MARKS = "<!-- Figures: written by benchmarks/bulk.py -->\n", "<!-- End of figures -->"
+DOCS = HERE.parent / "docs"
+NAME = "bulk-benchmarks"
+KEY = "sk-benchmark"
 LATENCY = 0.05
+PACK = 32
+PACKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WORKERS = (1, 16, 64, 256)
-ROUNDS = 3
-SIZES = (1_000, 100_000)
-KILLS, KILL_LINES = 20, 5_000
-PACKS = (1, 4, 16, 32, 64, 256)
-PACK_WORKERS = 16
-CHECKED_PACK, MAX_SHARE, MIN_RATE = 32, 0.03, 10_000
-GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
-FOUND: dict[str, float] = {}
+PROCESSES = (1, 2, 4, 8)
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+LINES = 20_000
+
+Figures = dict[str, float]
+"""What a contender measured: `rate` in prompts a second, `cpu` in µs a prompt, `peak` in MB, `submit` in µs."""
+
+Round = dict[str, Figures]
+"""The figures of each contender in one round."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a row must reach, as a number made of the figures of one round."""
+
+    name: str
+    value: Callable[[Round], float]
+    limit: float
+    at_least: bool = False
+
+    def is_met(self, value: float) -> bool:
+        """Return whether a value is good enough."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass
+class Row:
+    """One kind of work, and who does it."""
+
+    key: str
+    title: str
+    server: tuple[str, ...]
+    """How this script is called to serve; empty where there is nothing to serve."""
+
+    contenders: dict[str, tuple[str, dict[str, Any]]]
+    """A name in the table to a contender and its options."""
+
+    targets: list[Target] = field(default_factory=list)
+    note: str = ""
+    max_rounds: int = sys.maxsize
+    figures: list[Round] = field(default_factory=list)
+
+    def median(self, who: str, figure: str) -> float:
+        """Return the middle one of a contender's figures."""
+        return statistics.median(round_[who][figure] for round_ in self.figures)
+
+    def result(self, target: Target) -> float:
+        """Return the middle one of a target's values, each of which is of one round."""
+        return statistics.median(target.value(round_) for round_ in self.figures)
+
+
+# The servers, each in a process of its own
 
 
 def serve(latency: float) -> None:
-    """Answer every request after `latency` seconds, on a free port, until standard input ends."""
+    """Respond to every request after `latency` seconds, on a free port, until standard input ends."""
     from server import _LENGTH, _whole, listed, small
 
-    alone = _whole(small())
+    single = _whole(small())
     lists: dict[int, bytes] = {}
 
-    def answer_to(body: bytes) -> bytes:
+    def respond(body: bytes) -> bytes:
         if b'"prompt":[' not in body:
-            return alone
+            return single
         count = len(json.loads(body)["prompt"])
         if count not in lists:
             lists[count] = _whole(listed(count))
@@ -70,11 +119,11 @@ def serve(latency: float) -> None:
             end = self._buffer.find(b"\r\n\r\n")
             length = _LENGTH.search(self._buffer, 0, end) if end >= 0 else None
             if length and len(self._buffer) >= end + 4 + int(length.group(1)):
-                answer, self._buffer = answer_to(self._buffer[end + 4 :]), b""
+                response, self._buffer = respond(self._buffer[end + 4 :]), b""
                 if latency:
-                    asyncio.get_running_loop().call_later(latency, self._transport.write, answer)
+                    asyncio.get_running_loop().call_later(latency, self._transport.write, response)
                 else:
-                    self._transport.write(answer)
+                    self._transport.write(response)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -85,144 +134,125 @@ def serve(latency: float) -> None:
     asyncio.run(main())
 
 
-def serving_after(latency: float) -> AbstractContextManager[str]:
-    """Run the server in another process; give its base URL."""
-    return serving(str(HERE / "bulk.py"), "--serve", str(latency))
+def serve_llama() -> None:
+    """Serve the tiny model by llama.cpp until standard input ends."""
+    from urllib.parse import urlsplit
+
+    from gpt import local
+
+    with local.Server(n_parallel=8) as server:
+        print(urlsplit(server.url).port, flush=True)
+        sys.stdin.read()
 
 
-BY_GPT = """
-import json, sys, time
-import gpt
-from gpt import bulk
-from gpt.models import shared
-url, workers, n, batch_size = sys.argv[1], *map(int, sys.argv[2:])
-with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="k")) as s:
-    def go(n):
-        requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}") for i in range(n))
-        run = bulk.run(s, requests, max_workers=workers, batch_size=batch_size)
-        assert all(outcome.response for outcome in run)
-    go(workers)
+# The contenders, each in a process of its own
+
+
+def measured(work: Callable[[int], object], n: int, warm: int) -> Figures:
+    """Do work for so many prompts after a warm-up; return its rate, and the CPU time of this process a prompt."""
+    work(warm)
     wall, cpu = time.perf_counter(), time.process_time()
-    go(n)
-    print(json.dumps({"rate": n / (time.perf_counter() - wall), "cpu": (time.process_time() - cpu) / n * 1e6}))
-"""
+    work(n)
+    return {"rate": n / (time.perf_counter() - wall), "cpu": (time.process_time() - cpu) / n * 1e6}
 
-BY_ASYNC_OPENAI = """
-import asyncio, json, sys, time
-import openai
-url, workers, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-async def main():
-    async with openai.AsyncOpenAI(base_url=url, api_key="k") as s:
-        async def go(n):
-            places = asyncio.Semaphore(workers)
-            async def one(i):
+
+def peak() -> float:
+    """Return the most memory that this process has had, in MB. (`ru_maxrss` would start at the parent's.)"""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+@contextmanager
+def gpt_client(url: str, key: str = "") -> Iterator[Any]:
+    """Yield our client; without a key, which other processes would not get, unless it is named."""
+    import gpt
+    from gpt.models import shared
+
+    with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth=key)) as s:
+        yield s
+
+
+def by_run(url: str, n: int, workers: int = 16, batch_size: int = 1, executor: Executor | None = None) -> Figures:
+    """Send prompts by `bulk.run`."""
+    from gpt import bulk
+    from gpt.models import shared
+
+    with gpt_client(url) as s:
+
+        def work(n: int) -> None:
+            requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}", max_tokens=8) for i in range(n))
+            run = bulk.run(s, requests, max_workers=workers, batch_size=batch_size, executor=executor)
+            assert sum(1 for outcome in run if outcome.response) == n
+
+        warm = workers * batch_size if executor is None else min(n, 16 * workers * batch_size)
+        return measured(work, n, warm)
+
+
+def by_processes(url: str, n: int, processes: int, workers: int = 16, batch_size: int = 1) -> Figures:
+    """Send prompts by `bulk.run` over worker processes."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as executor:
+        return by_run(url, n, workers, batch_size, executor)
+
+
+def by_dask(url: str, n: int, processes: int, workers: int = 16, batch_size: int = 1) -> Figures:
+    """Send prompts by `bulk.run` over a Dask cluster of this machine."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=processes, threads_per_worker=2, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        return by_run(url, n, workers, batch_size, client.get_executor(pure=False))
+
+
+def by_async_openai(url: str, n: int, workers: int = 16) -> Figures:
+    """Send prompts by openai-python's asynchronous client behind a semaphore."""
+    import openai
+
+    async def send(n: int) -> None:
+        places = asyncio.Semaphore(workers)
+        async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as s:
+
+            async def one(i: int) -> None:
                 async with places:
-                    assert (await s.completions.create(model="m", prompt=f"prompt {i}")).choices
+                    assert (await s.completions.create(model="m", prompt=f"prompt {i}", max_tokens=8)).choices
+
             await asyncio.gather(*(one(i) for i in range(n)))
-        await go(workers)
-        wall, cpu = time.perf_counter(), time.process_time()
-        await go(n)
-        print(json.dumps({"rate": n / (time.perf_counter() - wall), "cpu": (time.process_time() - cpu) / n * 1e6}))
-asyncio.run(main())
-"""
 
-SPEED_HEAD = """\
-| workers | possible | `gpt.bulk` | CPU a call | AsyncOpenAI | CPU a call | our CPU, as a share |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+    return measured(lambda n: asyncio.run(send(n)), n, workers)
 
 
-def measure_speed() -> list[str]:
-    """Send requests at several widths by both clients, in turn; give the lines of a table."""
-    lines = [SPEED_HEAD]
-    with serving_after(LATENCY) as url:
-        for workers in WORKERS:
-            n = min(40 * workers, 4_000)
-            rounds = [
-                (child(BY_GPT, url, workers, n, 1), child(BY_ASYNC_OPENAI, url, workers, n)) for _ in range(ROUNDS)
-            ]
-            ours, theirs = (
-                {key: _median(one[key] for one in side) for key in side[0]} for side in zip(*rounds, strict=True)
-            )
-            share = _median(mine["cpu"] / other["cpu"] for mine, other in rounds)
-            cells = [f"{workers}", f"{workers / LATENCY:,.0f}/s"]
-            cells += [text for one in (ours, theirs) for text in (f"{one['rate']:,.0f}/s", f"{one['cpu']:,.0f} µs")]
-            lines.append("| " + " | ".join([*cells, f"{share:.2f}"]) + " |")
-            print(lines[-1], flush=True)
-    return lines
+def by_requests(url: str, n: int, workers: int = 16) -> Figures:
+    """Send prompts by requests, over one session and threads."""
+    import requests
+
+    session, address = requests.Session(), f"{url}/completions"
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=workers))
+
+    def one(i: int) -> None:
+        body = {"model": "m", "prompt": f"prompt {i}", "max_tokens": 8}
+        assert session.post(address, json=body, headers={"Authorization": f"Bearer {KEY}"}).json()["choices"]
+
+    with ThreadPoolExecutor(workers) as threads:
+        return measured(lambda n: list(threads.map(one, range(n))), n, workers)
 
 
-PACKS_HEAD = """\
-| batch_size | prompts/s | CPU a prompt | prompts a CPU second | as a share of AsyncOpenAI's call |
-| ---: | ---: | ---: | ---: | ---: |"""
+def by_call(url: str, n: int) -> Figures:
+    """Make one small call after the other."""
+    from gpt.models import shared
+
+    with gpt_client(url) as s:
+
+        def work(n: int) -> None:
+            for _ in range(n):
+                s.completions.create_completion(shared.CreateCompletionRequest(model="m", prompt="x", max_tokens=8))
+
+        return measured(work, n, 20)
 
 
-def measure_packs() -> list[str]:
-    """Send prompts in packs of several sizes to a server that costs nothing; give the lines of a table."""
-    lines = [PACKS_HEAD]
-    with serving_after(0.0) as url:
-        theirs = [child(BY_ASYNC_OPENAI, url, PACK_WORKERS, 1_000)["cpu"] for _ in range(ROUNDS)]
-        for size in PACKS:
-            rounds = [child(BY_GPT, url, PACK_WORKERS, 2_000 if size == 1 else 40_000, size) for _ in range(ROUNDS)]
-            cpu, rate = (_median(one[key] for one in rounds) for key in ("cpu", "rate"))
-            share = cpu / statistics.median(theirs)
-            lines.append(f"| {size} | {rate:,.0f}/s | {cpu:,.0f} µs | {1e6 / cpu:,.0f} | {share:.3f} |")
-            print(lines[-1], flush=True)
-            if size == CHECKED_PACK:
-                FOUND.update(share=share, rate=1e6 / cpu)
-    return lines
-
-
-def check() -> None:
-    """Fail when a prompt in a pack costs more than it may."""
-    measure_packs()
-    assert FOUND["share"] <= MAX_SHARE, f"a prompt costs {FOUND['share']:.3f} of AsyncOpenAI's call, not {MAX_SHARE}"
-    assert FOUND["rate"] >= MIN_RATE, f"{FOUND['rate']:,.0f} prompts a CPU second, not {MIN_RATE:,}"
-
-
-GROWTH = """
-import json, sys, time
-import gpt
-from gpt import bulk
-from gpt.models import shared
-url, n = sys.argv[1], int(sys.argv[2])
-with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="")) as s:
-    requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}") for i in range(n))
-    wall = time.perf_counter()
-    assert sum(1 for outcome in bulk.run(s, requests, batch_size=32) if outcome.response) == n
-    wall = time.perf_counter() - wall
-with open("/proc/self/status") as status:
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-print(json.dumps({"wall": wall, "peak": peak / 1024}))
-"""
-
-
-def measure_growth() -> list[str]:
-    """Run ever more prompts in packs of 32; give the lines of a table with time and peak memory."""
-    lines = ["| prompts | wall | prompts/s | peak memory |", "| ---: | ---: | ---: | ---: |"]
-    with serving_after(0.0) as url:
-        for n in GROWTH_SIZES:
-            found = child(GROWTH, url, n)
-            lines.append(f"| {n:,} | {found['wall']:.1f} s | {n / found['wall']:,.0f}/s | {found['peak']:.0f} MB |")
-            print(lines[-1], flush=True)
-    return lines
-
-
-def _median(values: Iterator[float]) -> float:
-    return statistics.median(values)
-
-
-BATCH = """
-import json, sys
-import gpt
-from gpt import bulk
-from gpt.models import shared
-url, input, output = sys.argv[1:]
-with gpt.Gpt(server_url=url, security=shared.Security(api_key_auth="")) as s:
-    bulk.run_jsonl(s, input, output, max_workers=16)
-with open("/proc/self/status") as status:
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-print(json.dumps({"peak": peak / 1024}))
-"""
+def by_growth(url: str, n: int) -> Figures:
+    """Send ever more prompts; the peak of memory is that of the process."""
+    return {**by_run(url, n, batch_size=PACK), "peak": peak()}
 
 
 def write_input(path: Path, lines: int) -> Path:
@@ -230,115 +260,412 @@ def write_input(path: Path, lines: int) -> Path:
     with path.open("w") as file:
         for i in range(lines):
             body = {"model": "m", "prompt": f"prompt {i} " + "x" * 60, "max_tokens": 16}
-            file.write(
-                json.dumps({"custom_id": f"request-{i}", "method": "POST", "url": "/v1/completions", "body": body})
-                + "\n"
-            )
+            line = {"custom_id": f"request-{i}", "method": "POST", "url": "/v1/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
     return path
 
 
-def measure_memory() -> list[str]:
-    """Run batches of several sizes; give the lines of a table with the peak memory of each."""
-    lines = ["| lines | first run, peak | resumed, peak |", "| ---: | ---: | ---: |"]
-    with serving_after(0.0) as url, tempfile.TemporaryDirectory() as folder:
-        for size in SIZES:
-            given, output = write_input(Path(folder, "in"), size), Path(folder, f"out-{size}")
-            peaks = [child(BATCH, url, given, output)["peak"] for _ in range(2)]
-            lines.append(f"| {size:,} | {peaks[0]:.1f} MB | {peaks[1]:.1f} MB |")
-            print(lines[-1], flush=True)
-    return lines
+def by_new_lines(url: str, n: int) -> Figures:
+    """Run a file whose lines are all new."""
+    from gpt import bulk
+
+    with tempfile.TemporaryDirectory() as folder, gpt_client(url) as s:
+
+        def work(n: int) -> None:
+            source = write_input(Path(folder, f"in-{n}"), n)
+            spent = time.process_time()
+            assert bulk.run_jsonl(s, source, Path(folder, f"out-{n}"), batch_size=PACK).answered == n
+            nonlocal cpu
+            cpu = (time.process_time() - spent) / n * 1e6
+
+        cpu = 0.0
+        return {**measured(work, n, PACK), "cpu": cpu, "peak": peak()}
 
 
-def measure_kills() -> list[str]:
-    """Kill a batch again and again at random instants; give what became of its lines."""
-    rng = random.Random(0)
-    with serving_after(0.0) as url, tempfile.TemporaryDirectory() as folder:
-        given, output = write_input(Path(folder, "in"), KILL_LINES), Path(folder, "out")
-        kills = 0
-        while kills < KILLS:
-            size = output.stat().st_size if output.exists() else 0
-            command = [sys.executable, "-c", BATCH, url, str(given), str(output)]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-                while process.poll() is None and (not output.exists() or output.stat().st_size <= size):
-                    time.sleep(0.001)
-                time.sleep(rng.uniform(0, 0.1))
-                process.send_signal(signal.SIGKILL)
-            assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
-            kills += 1
-        child(BATCH, url, given, output)
-        found = Counter(json.loads(line)["custom_id"] for line in output.open())
-    lost = KILL_LINES - len(found)
-    doubled = sum(count - 1 for count in found.values())
-    line = f"{KILL_LINES:,} lines, {kills} kills with SIGKILL: {lost} lost, {doubled} doubled."
-    print(line)
-    assert not lost
-    assert not doubled
-    return [line]
+def by_finished_lines(url: str, n: int) -> Figures:
+    """Run a file again whose lines are all finished."""
+    return _over_finished(url, n, lambda s, source, output: _resume(s, source, output, n))
 
 
-def report(tables: dict[str, list[str]]) -> None:
-    """Write the figures into the guide, between their marks."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("gpt-sdk", "openai", "requests"))
-    machine = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}"
-    texts = {name: "\n".join(lines) for name, lines in tables.items()}
-    before, _, rest = PAGE.read_text().partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    figures = TEXT.format(machine=machine, packages=packages, rounds=ROUNDS, pack_workers=PACK_WORKERS, **texts)
-    PAGE.write_text(before + MARKS[0] + figures + MARKS[1] + after)
+def by_orjson(url: str, n: int) -> Figures:
+    """Parse the lines of the same two files with orjson."""
+    import orjson
+
+    def parse(_: Any, source: Path, output: Path) -> None:
+        for path in (source, output):
+            with path.open("rb") as file:
+                for line in file:
+                    orjson.loads(line)
+
+    return _over_finished(url, n, parse)
 
 
-TEXT = """
-Measured by `benchmarks/bulk.py` with {machine}; {packages}.
-The machine's two cores also ran the server and other processes: compare columns, not machines.
+def _resume(s: Any, source: Path, output: Path, n: int) -> None:
+    from gpt import bulk
 
-**Speed.** Requests a second, and CPU time of the client process for a call, against a server that answers after 50 ms;
-*possible* is what that latency allows. AsyncOpenAI has a semaphore of the same width. Medians of {rounds} runs in turn,
-each in a fresh process.
+    assert bulk.run_jsonl(s, source, output, batch_size=PACK).resumed == n
 
-{speed}
 
-**Packs.** Prompts that travel in packs over {pack_workers} workers, against a server that costs nothing.
+def _over_finished(url: str, n: int, work: Callable[[Any, Path, Path], None]) -> Figures:
+    from gpt import bulk
 
-{packs}
+    with tempfile.TemporaryDirectory() as folder, gpt_client(url) as s:
+        source, output = write_input(Path(folder, "in"), n), Path(folder, "out")
+        assert bulk.run_jsonl(s, source, output, batch_size=PACK).answered == n
+        return measured(lambda _: work(s, source, output), n, 1)
 
-**Growth.** Ever more prompts in packs of 32, in a process of its own each.
 
-{growth}
-
-**Memory.** The peak of a process that runs `run_jsonl` over so many lines, and of one that runs it again over the
-finished output. What grows are the ids: 21 to 43 bytes each.
-
-{memory}
-
-**Kills.** {kills}
-
-"""
-
-WORK: dict[str, Callable[[], list[str]]] = {
-    "speed": measure_speed,
-    "packs": measure_packs,
-    "growth": measure_growth,
-    "memory": measure_memory,
-    "kills": measure_kills,
+CONTENDERS: dict[str, Callable[..., Figures]] = {
+    "run": by_run,
+    "processes": by_processes,
+    "dask": by_dask,
+    "AsyncOpenAI": by_async_openai,
+    "requests": by_requests,
+    "call": by_call,
+    "growth": by_growth,
+    "new lines": by_new_lines,
+    "finished lines": by_finished_lines,
+    "orjson": by_orjson,
 }
 
 
-def main() -> None:
-    """Do what the command line asks for."""
+# The rows
+
+
+def ratio(figure: str, who: str, other: str) -> Callable[[Round], float]:
+    """Divide a contender's figure by another's of the same round."""
+    return lambda round_: round_[who][figure] / round_[other][figure]
+
+
+def rows() -> list[Row]:
+    """List the work."""
+    return [pack_row(), *latency_rows(), llama_row(), *process_rows(), dask_row(), *file_rows(), growth_row()]
+
+
+FREE = ("--serve", "0")
+OURS = f"gpt, batch_size={PACK}"
+
+
+def pack_row() -> Row:
+    """Send prompts in packs of several sizes to a server that costs nothing."""
+    ours = {
+        f"gpt, batch_size={size}": ("run", {"n": 2_000 if size < 4 else 20_000, "batch_size": size}) for size in PACKS
+    }
+    peers: dict[str, tuple[str, dict[str, Any]]] = {
+        "AsyncOpenAI": ("AsyncOpenAI", {"n": 800}),
+        "requests": ("requests", {"n": 1_500}),
+    }
+    return Row(
+        "packs",
+        "Prompts in packs, to a server that costs nothing",
+        FREE,
+        {**peers, **ours},
+        [
+            Target("CPU of a prompt in a pack of 32 / of an AsyncOpenAI call", ratio("cpu", OURS, "AsyncOpenAI"), 0.03),
+            Target("prompts a CPU second, packs of 32", lambda each: 1e6 / each[OURS]["cpu"], 10_000, at_least=True),
+        ],
+        "All have 16 requests in flight.",
+    )
+
+
+def latency_rows() -> Iterator[Row]:
+    """Send requests at several widths to a server that takes its time."""
+    for workers in WORKERS:
+        n = min(40 * workers, 4_000)
+        options = {"n": n, "workers": workers}
+        yield Row(
+            f"latency-{workers}",
+            f"A server that responds after 50 ms, {workers} requests in flight",
+            ("--serve", str(LATENCY)),
+            {
+                "AsyncOpenAI": ("AsyncOpenAI", options),
+                "requests": ("requests", options),
+                "gpt": ("run", options),
+                OURS: ("run", {"n": min(PACK * n, 40_000), "workers": workers, "batch_size": PACK}),
+            },
+            note=f"The latency allows {workers / LATENCY:,.0f} requests a second.",
+        )
+
+
+def llama_row() -> Row:
+    """Send prompts to a real engine."""
+    options = {"n": 256, "workers": 8}
+    return Row(
+        "llama",
+        "llama.cpp with the tiny model, 8 slots, 8 tokens a prompt",
+        ("--serve-llama",),
+        {
+            "AsyncOpenAI": ("AsyncOpenAI", options),
+            "requests": ("requests", options),
+            "gpt": ("run", options),
+            "gpt, batch_size=8": ("run", {"n": 256, "workers": 2, "batch_size": 8}),
+        },
+        note="All have 8 prompts in flight, in packs of 8 two packs. The engine computes on the same two cores.",
+    )
+
+
+def process_rows() -> Iterator[Row]:
+    """Send prompts from one process or from several."""
+    single = {"workers": 16}
+    yield Row(
+        "processes",
+        "Worker processes, one prompt a request, to a server that costs nothing",
+        FREE,
+        {
+            "one small call": ("call", {"n": 400}),
+            "threads of one process": ("run", {"n": 2_000, **single}),
+            **{f"{p} processes": ("processes", {"n": 4_000, "processes": p, **single}) for p in PROCESSES},
+        },
+        [
+            Target("rate of 2 processes / of 1", ratio("rate", "2 processes", "1 processes"), 1.6, at_least=True),
+            Target("CPU of submitting / of a small call", ratio("cpu", "2 processes", "one small call"), 0.15),
+        ],
+        "CPU is that of the submitting process alone: making requests, submitting, reading replies, handing out.",
+    )
+    yield Row(
+        "processes-latency",
+        "Worker processes, one prompt a request, to a server that responds after 50 ms",
+        ("--serve", str(LATENCY)),
+        {f"{p} processes": ("processes", {"n": 1_500 * p, "processes": p, **single}) for p in PROCESSES},
+        note="What bounds a process here is its 16 requests in flight, not its core.",
+    )
+
+
+def dask_row() -> Row:
+    """Send prompts from two worker processes, of Dask and of the standard library."""
+    options = {"n": 4_000, "processes": 2}
+    return Row(
+        "dask",
+        "Dask beside ProcessPoolExecutor, two worker processes",
+        FREE,
+        {"ProcessPoolExecutor": ("processes", options), "Dask": ("dask", options)},
+        [Target("rate of Dask / of processes", ratio("rate", "Dask", "ProcessPoolExecutor"), 0.9, at_least=True)],
+        "CPU is that of the submitting process, which in Dask's case also runs the scheduler.",
+    )
+
+
+def file_rows() -> Iterator[Row]:
+    """Read and write batch files."""
+    yield Row(
+        "resume",
+        f"run_jsonl over {LINES:,} finished lines",
+        FREE,
+        {"orjson.loads of the two files": ("orjson", {"n": LINES}), "gpt": ("finished lines", {"n": LINES})},
+        [Target("CPU of resuming / of orjson.loads", ratio("cpu", "gpt", "orjson.loads of the two files"), 2.5)],
+    )
+    yield Row(
+        "lines",
+        f"run_jsonl over {LINES:,} new lines, batch_size={PACK}",
+        FREE,
+        {"one small call": ("call", {"n": 600}), "gpt": ("new lines", {"n": LINES})},
+        [Target("CPU of a new line / of a small call", ratio("cpu", "gpt", "one small call"), 0.2)],
+    )
+
+
+def growth_row() -> Row:
+    """Send ever more prompts."""
+    return Row(
+        "growth",
+        f"Ever more prompts, batch_size={PACK}",
+        FREE,
+        {f"{n:,} prompts": ("growth", {"n": n}) for n in SIZES},
+        [
+            Target(
+                "peak memory of 1,000,000 prompts / of 10,000",
+                ratio("peak", f"{SIZES[-1]:,} prompts", f"{SIZES[1]:,} prompts"),
+                1.1,
+            )
+        ],
+        max_rounds=1,
+    )
+
+
+# Running them
+
+
+def contend(name: str, url: str, options: dict[str, Any]) -> Figures:
+    """Let a contender do its work in a fresh interpreter, with compiled modules as an installed package has them."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, str(HERE / "bulk.py"), "--contender", name, url, json.dumps(options)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    figures: Figures = json.loads(process.stdout)
+    return figures
+
+
+def run(wanted: list[str], rounds: int) -> list[Row]:
+    """Measure the wanted rows: all contenders in turn, in an order that depends on the round."""
+    chosen = [row for row in rows() if not wanted or any(word in row.key for word in wanted)]
+    for row in chosen:
+        with serving(str(HERE / "bulk.py"), *row.server) as url:
+            for number in range(min(rounds, row.max_rounds)):
+                order = list(row.contenders)[:: -1 if number % 2 else 1]
+                found = {who: contend(row.contenders[who][0], url, row.contenders[who][1]) for who in order}
+                row.figures.append({who: found[who] for who in row.contenders})
+        print(*section(row), sep="\n", flush=True)
+    return chosen
+
+
+def section(row: Row) -> list[str]:
+    """Write a row as a table."""
+    base = next(iter(row.contenders))
+    has_peak = all("peak" in figures for figures in row.figures[0].values())
+    head = ["who", "prompts/s", "CPU a prompt", "prompts a CPU second", f"CPU, as a share of {base}"]
+    head += ["peak memory"] * has_peak
+    lines = [f"### {row.title}", "", *([row.note, ""] if row.note else [])]
+    lines += [_cells(head), "| --- |" + " ---: |" * (len(head) - 1)]
+    for who in row.contenders:
+        rate, cpu = row.median(who, "rate"), row.median(who, "cpu")
+        share = statistics.median(ratio("cpu", who, base)(each) for each in row.figures)
+        cells = [who, f"{rate:,.0f}", f"{cpu:,.{0 if cpu >= 100 else 1}f} µs", f"{1e6 / cpu:,.0f}", f"{share:.3f}"]
+        if has_peak:
+            cells.append(f"{row.median(who, 'peak'):.1f} MB")
+        lines.append(_cells(cells))
+    lines.append("")
+    return lines
+
+
+def verdicts(measured: list[Row]) -> list[str]:
+    """Write the targets as a table."""
+    lines = [
+        _cells(["target", "limit", "measured", "rounds, lowest–highest", ""]),
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in measured:
+        for target in row.targets:
+            values = sorted(target.value(round_) for round_ in row.figures)
+            result = row.result(target)
+            limit = f"{'≥' if target.at_least else '≤'} {target.limit:,}"
+            verdict = "met" if target.is_met(result) else "**missed**"
+            lines.append(
+                _cells([target.name, limit, _number(result), f"{_number(values[0])}–{_number(values[-1])}", verdict])
+            )
+    return lines
+
+
+def misses(measured: list[Row]) -> list[str]:
+    """Name the targets that the medians miss."""
+    return [
+        f"{row.key}: {target.name}: {_number(row.result(target))}, target {target.limit:,}"
+        for row in measured
+        for target in row.targets
+        if not target.is_met(row.result(target))
+    ]
+
+
+def _cells(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
+
+
+# The page
+
+
+def report(measured: list[Row], rounds: int) -> None:
+    """Write the page, the figures as JSON, and the plot."""
+    packages = {name: version(name) for name in ("gpt-sdk", "openai", "requests", "distributed", "xllamacpp", "orjson")}
+    machine = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}, {os.cpu_count()} cores"
+    found = [{"key": row.key, "title": row.title, "figures": row.figures} for row in measured]
+    data = {"machine": machine, "packages": packages, "rounds": rounds, "rows": found}
+    (DOCS / f"{NAME}.json").write_text(json.dumps(data, indent=1) + "\n")
+    page = PAGE.format(
+        name=NAME,
+        rounds=rounds,
+        machine=machine,
+        packages=", ".join(f"{name} {number}" for name, number in packages.items()),
+        targets="\n".join(verdicts(measured)),
+        tables="\n".join(line for row in measured for line in section(row)),
+    )
+    (DOCS / f"{NAME}.md").write_text(page.rstrip("\n") + "\n")
+    plot(measured)
+
+
+PAGE = """# Benchmarks of bulk runs
+
+What a prompt costs in a [bulk run](guides/bulk.md), beside AsyncOpenAI with a semaphore of the same width and plain
+`requests` over threads. CPU is that of the client process. All contenders of a table ran in turn within one run, each in
+a fresh process; figures are medians of {rounds} rounds (growth: one). A target is a ratio of figures of the same round.
+The server, in a process of its own, shares the machine's cores with the clients: compare lines, not machines.
+
+![CPU time a prompt, by the size of the pack]({name}.svg)
+
+## Targets
+
+{targets}
+
+Not run here: the target against a real vLLM, wall clock (at least 3 × AsyncOpenAI's rate and 1.6 × our own without
+packs). It needs a vLLM, which this machine has not. The rows with llama.cpp are no substitute: its tiny model computes
+on the very cores that the client needs.
+
+## Tables
+
+{tables}
+## Again
+
+Measured with {machine}; {packages}.
+
+```bash
+pip install -e '.[bench]'
+python benchmarks/bulk.py           # some ten minutes; --rounds and --rows make it shorter
+python benchmarks/bulk.py --check   # exits with 1 and names the targets that are missed
+```
+"""
+
+
+def plot(measured: list[Row]) -> None:
+    """Draw the CPU time of a prompt by the size of its pack, beside the peers' call."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "gpt"  # the same drawing from the same figures
+    from matplotlib import pyplot
+
+    row = next(row for row in measured if row.key == "packs")
+    costs = [row.median(f"gpt, batch_size={size}", "cpu") for size in PACKS]
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    axes.loglog(PACKS, costs, "o-", color="#2f6db5", label="gpt")
+    for peer, style in (("AsyncOpenAI", "--"), ("requests", ":")):
+        axes.axhline(row.median(peer, "cpu"), color="#666", linestyle=style, label=f"{peer}, one prompt a request")
+    for size, cost in zip(PACKS, costs, strict=True):
+        axes.annotate(f"{cost:,.0f}", (size, cost), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+    axes.set_xticks(PACKS, [str(size) for size in PACKS])
+    axes.minorticks_off()
+    axes.set_xlabel("batch_size")
+    axes.set_ylabel("CPU time of the client, µs a prompt")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(DOCS / f"{NAME}.svg", metadata={"Date": None})
+
+
+def main() -> int:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=WORK)
-    parser.add_argument("--check", action="store_true", help="measure packs and fail when they cost too much")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed; write nothing")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each row (default 3)")
+    parser.add_argument("--rows", default="", help="only rows whose keys contain one of these words; write nothing")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-llama", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         serve(arguments.serve)
-    elif arguments.check:
-        check()
-    elif arguments.only:
-        WORK[arguments.only]()
+    elif arguments.serve_llama:
+        serve_llama()
+    elif arguments.contender:
+        name, url, options = arguments.contender
+        print(json.dumps(CONTENDERS[name](url, **json.loads(options))))
     else:
-        report({name: work() for name, work in WORK.items()})
+        measured = run([word for word in arguments.rows.split(",") if word], arguments.rounds)
+        missed = misses(measured)
+        for miss in missed:
+            print(f"missed: {miss}", file=sys.stderr)
+        if not arguments.check and not arguments.rows:
+            report(measured, arguments.rounds)
+        return 1 if arguments.check and missed else 0
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
