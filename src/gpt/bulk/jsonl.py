@@ -29,6 +29,7 @@ from .batch_format import (
     format_response,
     id_bytes,
     invalid_line,
+    leading_id,
     own_id,
     parse_object,
     parse_request,
@@ -186,8 +187,8 @@ class _Batch:
         invalid.end()
 
     def _new_lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the number and the text of each line that is not done by its number."""
-        line_state = self._out.finished.line_state
+        """Yield the number and the text of each line that is not known to be done before it is parsed."""
+        line_state, is_finished_id = self._out.finished.line_state, self._out.finished.is_finished_id
         for number, data in enumerate(self._lines, 1):
             text = data.strip()
             if not text:
@@ -198,8 +199,9 @@ class _Batch:
                     f"line {number} of the input is not the line {number} that {self._out.path} was written for: name"
                     " another output, give lines a custom_id, or take failed lines out first (retry_errors)"
                 )
-            if state != "finished":
-                yield number, text
+            if state == "finished" or ((custom_id := leading_id(text)) is not None and is_finished_id(custom_id)):
+                continue
+            yield number, text
 
     def _parse(self, number: int, text: bytes, model: str | None) -> tuple[RequestLine, CreateCompletionRequest] | None:
         """Return a line and its request; `None` when it is done by its `custom_id`."""
