@@ -34,13 +34,14 @@ def test_leading_id_is_none_where_it_could_be_wrong(text: bytes, expected: bytes
     assert leading_id(text) == expected
 
 
-def test_run_jsonl_finished_lines_are_not_parsed(server: ScriptedServer, tmp_path: Path) -> None:
+def test_run_jsonl_finished_lines_are_not_parsed(tmp_path: Path) -> None:
     """A line whose id is in the output is passed over by its id alone, whatever has become of the rest of it."""
-    server.answer_with(parrot)
     path, out = write_lines(tmp_path / "in", [batch_line("a"), batch_line("b")]), tmp_path / "out"
-    run_jsonl(make(server.url), path, out)
-    write_lines(path, [b'{"custom_id": "a", no JSON}', batch_line("b"), batch_line("c")])
-    summary = run_jsonl(make(server.url), path, out)
+    with ScriptedServer() as server:
+        server.answer_with(parrot)
+        run_jsonl(make(server.url), path, out)
+        write_lines(path, [b'{"custom_id": "a", no JSON}', batch_line("b"), batch_line("c")])
+        summary = run_jsonl(make(server.url), path, out)
     assert (summary.answered, summary.failed, summary.resumed) == (3, 0, 2)
     assert [line["custom_id"] for line in read_lines(out)][-1] == "c"
 
