@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import itertools
 import logging
+import multiprocessing
 import os
 import pty
 import re
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from gpt.bulk import Summary
 from gpt.cli import app
+from gpt.cli._executors import open_executor
 from gpt.cli._progress import Pace, format_duration, format_progress, format_summary, open_display
 from tests.support.batch import (
     batch_line,
@@ -393,6 +395,17 @@ def test_batch_dask_does_the_work(server: ScriptedServer, tmp_path: Path) -> Non
         result = batch(write_batch(tmp_path / "in", 50), tmp_path / "out", "--dask", cluster.scheduler_address)
     assert result.exit_code == 0, result.stderr
     assert ids(tmp_path / "out") == each_once(50)
+
+
+def test_open_executor_workers_ignore_ctrl_c_from_the_start() -> None:
+    """Ctrl-C does not kill a worker that is still importing: it ignores the signal before its first instruction."""
+    with open_executor(2, None):
+        workers = multiprocessing.active_children()
+        ignored = [
+            int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{w.pid}/status").read_text())[0], 16) for w in workers
+        ]
+    assert [mask >> (signal.SIGINT - 1) & 1 for mask in ignored] == [1, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_batch_processes_and_dask_exclude_each_other(server: ScriptedServer, tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ def _open_pool(processes: int) -> Iterator[Executor]:
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    with _ignored_sigint():
+        for _ in range(processes):  # each starts a worker, as none is idle yet
+            pool.submit(int)
     try:
         yield pool
     except BaseException:
@@ -72,6 +75,19 @@ def _open_pool(processes: int) -> Iterator[Executor]:
             worker.terminate()
         raise
     pool.shutdown()
+
+
+@contextmanager
+def _ignored_sigint() -> Iterator[None]:
+    """Ignore Ctrl-C, and let processes that are started inherit that: one that is still importing would die of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _start_worker() -> None:
