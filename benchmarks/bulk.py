@@ -39,7 +39,7 @@ KEY = "sk-benchmark"
 LATENCY = 0.05
 PACK = 32
 PACKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-WORKERS = (1, 16, 64, 256)
+WORKERS = (1, 16, 64)
 PROCESSES = (1, 2, 4, 8)
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LINES = 20_000
@@ -512,7 +512,8 @@ def section(row: Row) -> list[str]:
     has_peak = all("peak" in figures for figures in row.figures[0].values())
     head = ["who", "prompts/s", "CPU a prompt", "prompts a CPU second", f"CPU, as a share of {base}"]
     head += ["peak memory"] * has_peak
-    lines = [f"### {row.title}", "", *([row.note, ""] if row.note else [])]
+    rounds = f"Rounds: {len(row.figures)}. {row.note}".strip()
+    lines = [f"### {row.title}", "", rounds, ""]
     lines += [_cells(head), "| --- |" + " ---: |" * (len(head) - 1)]
     for who in row.contenders:
         rate, cpu = row.median(who, "rate"), row.median(who, "cpu")
@@ -564,16 +565,23 @@ def _number(value: float) -> str:
 # The page
 
 
-def report(measured: list[Row], rounds: int) -> None:
+def measured_before() -> list[Row]:
+    """Return all rows with the figures of the last page."""
+    found = {row["key"]: row["figures"] for row in json.loads((DOCS / f"{NAME}.json").read_text())["rows"]}
+    for row in (listed := rows()):
+        row.figures = found.get(row.key, [])
+    return listed
+
+
+def report(measured: list[Row]) -> None:
     """Write the page, the figures as JSON, and the plot."""
     packages = {name: version(name) for name in ("gpt-sdk", "openai", "requests", "distributed", "xllamacpp", "orjson")}
     machine = f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}, {os.cpu_count()} cores"
     found = [{"key": row.key, "title": row.title, "figures": row.figures} for row in measured]
-    data = {"machine": machine, "packages": packages, "rounds": rounds, "rows": found}
+    data = {"machine": machine, "packages": packages, "rows": found}
     (DOCS / f"{NAME}.json").write_text(json.dumps(data, indent=1) + "\n")
     page = PAGE.format(
         name=NAME,
-        rounds=rounds,
         machine=machine,
         packages=", ".join(f"{name} {number}" for name, number in packages.items()),
         targets="\n".join(verdicts(measured)),
@@ -587,7 +595,7 @@ PAGE = """# Benchmarks of bulk runs
 
 What a prompt costs in a [bulk run](guides/bulk.md), beside AsyncOpenAI with a semaphore of the same width and plain
 `requests` over threads. CPU is that of the client process. All contenders of a table ran in turn within one run, each
-in a fresh process; figures are medians of {rounds} rounds (growth: one). A target is a ratio of figures of one round.
+in a fresh process; figures are medians of the rounds, of which each table says how many. A target is a ratio of figures of one round.
 The server, in a process of its own, shares the machine's cores with the clients: compare lines, not machines.
 
 ![CPU time a prompt, by the size of the pack]({name}.svg)
@@ -649,6 +657,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed; write nothing")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each row (default 3)")
     parser.add_argument("--rows", default="", help="only rows whose keys contain one of these words; write nothing")
+    parser.add_argument("--update", action="store_true", help="with --rows, write them into the page beside the others")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--serve-llama", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--contender", nargs=3, help=argparse.SUPPRESS)
@@ -665,8 +674,10 @@ def main() -> int:
         missed = misses(measured)
         for miss in missed:
             print(f"missed: {miss}", file=sys.stderr)
-        if not arguments.check and not arguments.rows:
-            report(measured, arguments.rounds)
+        if arguments.update:
+            measured = [next((new for new in measured if new.key == row.key), row) for row in measured_before()]
+        if arguments.update or not (arguments.check or arguments.rows):
+            report(measured)
         return 1 if arguments.check and missed else 0
     return 0
 

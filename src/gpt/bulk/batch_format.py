@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 import orjson
@@ -123,18 +124,33 @@ def id_bytes(custom_id: str) -> bytes:
     return custom_id.encode("utf-8", "surrogatepass")
 
 
-def parse_request(value: dict[str, Any], model: str | None = None) -> CreateCompletionRequest:
+def parse_text(text: bytes) -> dict[str, Any]:
+    """Return the body that a line of plain text stands for.
+
+    Raises:
+        InvalidLineError: it is not UTF-8.
+    """
+    try:
+        return {"prompt": text.decode()}
+    except UnicodeDecodeError as error:
+        raise InvalidLineError("invalid_request", f"the line is not UTF-8: {error.reason}") from None
+
+
+def parse_request(
+    value: dict[str, Any], model: str | None = None, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> CreateCompletionRequest:
     """Return the request of an input line in the Batch format, or of one that is a request's body alone.
 
     Args:
         value: the line's object.
         model: the model for bodies that name none.
+        defaults: other fields for bodies that lack them.
 
     Raises:
         InvalidLineError: it cannot be sent.
     """
     if "body" not in value and "custom_id" not in value:
-        return _parse_body(value, model)
+        return _parse_body(value, model, defaults)
     if own_id(value) is None:
         found = describe_type(value.get("custom_id"))
         raise InvalidLineError("invalid_custom_id", f"custom_id: expected a string, got {found}")
@@ -143,16 +159,18 @@ def parse_request(value: dict[str, Any], model: str | None = None) -> CreateComp
         raise InvalidLineError("invalid_method", f"method: expected 'POST', got {describe_type(method)}")
     if url not in URLS:
         raise InvalidLineError("invalid_url", f"url: expected {URLS[0]!r}, got {describe_type(url)}")
-    return _parse_body(value.get("body"), model)
+    return _parse_body(value.get("body"), model, defaults)
 
 
-def _parse_body(body: object, model: str | None) -> CreateCompletionRequest:
+def _parse_body(body: object, model: str | None, defaults: Mapping[str, Any]) -> CreateCompletionRequest:
     if not isinstance(body, dict):
         raise InvalidLineError("invalid_request", f"body: expected an object, got {describe_type(body)}")
     if "model" not in body:
         if model is None:
             raise MissingModelError
         body = {"model": model, **body}
+    if defaults:
+        body = {**defaults, **body}
     if body.get("stream"):
         raise InvalidLineError("invalid_request", "stream: a batch has no streams; leave it out")
     if _is_plainly_valid(body):
