@@ -595,8 +595,9 @@ PAGE = """# Benchmarks of bulk runs
 
 What a prompt costs in a [bulk run](guides/bulk.md), beside AsyncOpenAI with a semaphore of the same width and plain
 `requests` over threads. CPU is that of the client process. All contenders of a table ran in turn within one run, each
-in a fresh process; figures are medians of the rounds, of which each table says how many. A target is a ratio of figures of one round.
-The server, in a process of its own, shares the machine's cores with the clients: compare lines, not machines.
+in a fresh process; figures are medians of the rounds, of which each table says how many. A target is a ratio of figures
+of one round. The server, in a process of its own, shares the machine's cores with the clients:
+compare lines, not machines.
 
 ![CPU time a prompt, by the size of the pack]({name}.svg)
 
