@@ -1,281 +1,350 @@
-"""Simulate bulk runs too large to measure: submitter, worker processes and servers, with the measured costs of each.
+"""Simulate bulk runs far beyond one machine: a submitter, worker processes with threads, and servers.
 
-    python benchmarks/bulk.py               # measures; writes docs/bulk-benchmarks.json
-    python benchmarks/simulate.py           # prints tables; writes the figures of docs/scale.md
+    python benchmarks/simulate.py            # prints tables; writes them into docs/scale.md
+    python benchmarks/simulate.py --print    # prints only
 
-A discrete-event model. The submitter is one core that makes chunks and takes them back; each worker process is one core
-that sends packs and reads responses, with a limited number of packs in flight; each server completes a limited number
-of packs at a time, the others wait. What each step costs was measured; how fast a server is, is an assumption.
+A discrete-event model on a heap. What the client's parts cost is measured: it is read from docs/bulk-benchmarks.json.
+What a server does (slots, seconds a prompt) is assumed, and said beside each table.
 """
 
 from __future__ import annotations
 
+import argparse
 import heapq
-import itertools
 import json
+import math
 import random
-import sys
+import statistics
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE = DOCS / "scale.md"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "scale.md"
+FIGURES = HERE.parent / "docs" / "bulk-benchmarks.json"
 MARKS = "<!-- Figures: written by benchmarks/simulate.py -->\n", "<!-- End of figures -->"
 DAY = 86_400
-BILLION_A_DAY = 1e9 / DAY
-SECONDS, WARM_UP = 40.0, 10.0
-PACK = 32
-IN_FLIGHT = 16
-"""Packs that a worker process has in flight, and that a server computes at a time: 512 prompts, as engines do."""
+GOAL = 1_000_000_000
+PROMPT_BYTES, COMPLETION_BYTES = 800, 1_200
+"""Of JSON on the wire: some 150 tokens each, and the fields around a completion."""
 
-PACK_SECONDS = 1.0
-"""How long a server takes for a pack, on average: 512 prompts a second each, say 64 tokens of an 8B model."""
+OUTPUT_BYTES = COMPLETION_BYTES + 150
+TASK_SECONDS = {"processes": 0.0005, "Dask": 0.003}
+"""What submitting one task costs the submitter beyond its prompts; see `docs/scale.md`."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of CPU, as measured by `benchmarks/bulk.py`."""
+    """Measured CPU seconds of the client's parts, for one prompt."""
 
-    prompt: float
-    """In the process that sends: building, sending, reading a prompt's share of a pack."""
+    worker: float
+    """Of a worker: packing, sending, reading, taking apart."""
 
-    submit: float
-    """In the process that submits, where other processes send."""
+    submitter: float
+    """Of the submitting process: making requests, pickling, handing out."""
 
-    chunk: float = 0.0
-    """More for each chunk in the submitter, for a scheduler's task."""
-
-
-@dataclass
-class Core:
-    """One core, which does its work in the order in which it came."""
-
-    free_at: float = 0.0
-    busy: float = 0.0
-
-    def do(self, now: float, seconds: float) -> float:
-        """Queue some work; return when it is done."""
-        self.free_at = max(now, self.free_at) + seconds
-        self.busy += seconds
-        return self.free_at
-
-
-@dataclass
-class Server:
-    """An engine that computes so many packs at a time."""
-
-    running: int = 0
-    waiting: deque[Callable[[], None]] = field(default_factory=deque)
-    in_flight: int = 0
-    is_alive: bool = True
+    line: float
+    """Of a process that does all of a batch file's line itself."""
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What is simulated."""
+
+    costs: Costs
+    processes: int = 2
+    threads: int = 16
+    batch_size: int = 32
+    rounds: int = 4
+    """How many packs of a chunk each thread has."""
+
+    task: float = TASK_SECONDS["processes"]
+    """CPU seconds of the submitter for one chunk, beyond those of its prompts."""
+
+    servers: int = 1
+    slots: int = 256
+    """How many prompts a server computes at a time."""
+
+    seconds: float = 2.0
+    """What a server needs for a prompt."""
+
+    spread: float = 0.5
+    """The standard deviation of the logarithm of that; 0 is all the same."""
+
+    overlap: int = 1
+    """How many chunks a process works on at a time."""
+
+    prompts: int = 100_000
+
+
+@dataclass
+class Process:
+    """A worker process: its threads, and its core, which one thread has at a time."""
+
+    idle: int
+    core_free_at: float = 0.0
+    packs: deque[tuple[int, int]] = field(default_factory=deque)
+    """Packs that wait for a thread: the chunk's number, and how many prompts."""
+    chunks: int = 0
+
+
+@dataclass
 class Result:
-    """What came out of a simulated run."""
+    """What came of a simulation."""
 
     rate: float
-    """Prompts a second, after the warm-up."""
-
+    """Prompts a second."""
     submitter: float
-    worker: float
-    server: float
-    """How much of their time each kind was busy: of a server, of its places."""
-
-    wait: float
-    """Seconds from a pack's sending to its response, on average."""
+    """The share of the time in which the submitter was busy."""
+    workers: float
+    """The mean share of the time in which a worker process had its core."""
+    slots: float
+    """The mean share of the servers' slots in use."""
 
 
 class Simulation:
-    """One run: `workers` processes, or none for the threads of the submitter."""
+    """Events on a heap: `(time, number, what to do)`."""
 
-    def __init__(self, costs: Costs, *, workers: int, servers: int, in_flight: int = IN_FLIGHT, dead_at: float = 0.0):
-        self._costs = costs
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._random = random.Random(1)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
+        self._number = 0
         self._now = 0.0
-        self._chance = random.Random(0)
-        self._submitter = Core()
-        self._workers = [Core() for _ in range(workers)] or [self._submitter]
-        self._is_remote = workers > 0
-        self._in_flight = in_flight
-        self._servers = [Server() for _ in range(servers)]
-        self._done = 0
-        self._waits: list[float] = []
-        self._computed = 0.0
-        if dead_at:
-            self._at(dead_at, self._kill_one)
+        self._left = setup.prompts
+        self._processes = [Process(setup.threads) for _ in range(setup.processes)]
+        self._waiting_chunks: deque[tuple[int, int]] = deque()
+        self._chunk_packs: dict[int, int] = {}
+        self._chunks = 0
+        self._submitter_free_at = self._submitter_busy = 0.0
+        self._worker_busy = self._slot_seconds = 0.0
+        self._slots = [setup.slots] * setup.servers
+        self._queues: list[deque[Callable[[], None]]] = [deque() for _ in range(setup.servers)]
+        self._next_server = 0
 
     def run(self) -> Result:
-        """Run for the simulated time."""
-        for worker in self._workers:
-            for _ in range(self._in_flight):
-                self._at(0.0, lambda worker=worker: self._submit(worker))  # type: ignore[misc]
-        while self._events and self._events[0][0] < SECONDS:
-            self._now, _, event = heapq.heappop(self._events)
-            event()
-        places = len(self._servers) * IN_FLIGHT
+        """Send all prompts; return the shares and the rate."""
+        for _ in range(2 * self._setup.processes):
+            self._submit()
+        while self._events:
+            self._now, _, action = heapq.heappop(self._events)
+            action()
+        setup, total = self._setup, self._now
         return Result(
-            rate=self._done * PACK / (SECONDS - WARM_UP),
-            submitter=min(1.0, self._submitter.busy / SECONDS),
-            worker=min(1.0, sum(each.busy for each in self._workers) / len(self._workers) / SECONDS),
-            server=min(1.0, self._computed / places / SECONDS),
-            wait=sum(self._waits) / max(1, len(self._waits)),
+            rate=setup.prompts / total,
+            submitter=self._submitter_busy / total,
+            workers=self._worker_busy / total / setup.processes,
+            slots=self._slot_seconds / total / (setup.servers * setup.slots),
         )
 
-    def _at(self, time: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (time, next(self._numbers), event))
+    def _at(self, time: float, action: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (time, self._number, action))
 
-    def _submit(self, worker: Core) -> None:
-        """Give a worker its next pack, as soon as the submitter comes to it."""
-        ready = self._now
-        if self._is_remote:
-            ready = self._submitter.do(self._now, PACK * self._costs.submit + self._costs.chunk)
-        self._at(ready, lambda: self._send(worker))
-
-    def _send(self, worker: Core) -> None:
-        sent = worker.do(self._now, PACK * self._costs.prompt / 2)
-        self._at(sent, lambda: self._arrive(worker, self._now))
-
-    def _arrive(self, worker: Core, sent: float) -> None:
-        """Queue a pack at the server with the fewest in flight."""
-        server = min((each for each in self._servers if each.is_alive), key=lambda each: each.in_flight)
-        server.in_flight += 1
-        server.waiting.append(lambda: self._compute(server, worker, sent))
-        self._start(server)
-
-    def _start(self, server: Server) -> None:
-        while server.waiting and server.running < IN_FLIGHT and server.is_alive:
-            server.running += 1
-            server.waiting.popleft()()
-
-    def _compute(self, server: Server, worker: Core, sent: float) -> None:
-        seconds = PACK_SECONDS * self._chance.uniform(0.5, 1.5)
-        self._at(self._now + seconds, lambda: self._respond(server, worker, sent, seconds))
-
-    def _respond(self, server: Server, worker: Core, sent: float, seconds: float) -> None:
-        server.running -= 1
-        server.in_flight -= 1
-        if not server.is_alive:  # the pack is lost, and sent again
-            self._arrive(worker, sent)
+    def _submit(self) -> None:
+        """Let the submitter make a chunk, when its core is free; then it waits for a process."""
+        setup = self._setup
+        size = min(self._left, setup.rounds * setup.threads * setup.batch_size)
+        if not size:
             return
-        self._computed += seconds
-        self._start(server)
-        self._at(worker.do(self._now, PACK * self._costs.prompt / 2), lambda: self._finish(worker, sent))
+        self._left -= size
+        cost = setup.task + size * setup.costs.submitter
+        self._submitter_busy += cost
+        self._submitter_free_at = max(self._now, self._submitter_free_at) + cost
+        self._chunks += 1
+        chunk = (self._chunks, size)
+        self._at(self._submitter_free_at, lambda: self._arrive(chunk))
 
-    def _finish(self, worker: Core, sent: float) -> None:
-        if self._now >= WARM_UP:
-            self._done += 1
-            self._waits.append(self._now - sent)
-        self._submit(worker)
+    def _arrive(self, chunk: tuple[int, int]) -> None:
+        self._waiting_chunks.append(chunk)
+        for process in self._processes:
+            self._take_chunk(process)
 
-    def _kill_one(self) -> None:
-        """Let a server die; what waits there goes to the others at once, what it computes when that is noticed."""
-        dead = self._servers[0]
-        dead.is_alive = False
-        waiting, dead.waiting = dead.waiting, deque()
-        for _ in waiting:
-            dead.in_flight -= 1
-            self._arrive(self._chance.choice(self._workers), self._now)
+    def _take_chunk(self, process: Process) -> None:
+        """Let a process begin a chunk, if it may; divide it into packs."""
+        if process.chunks >= self._setup.overlap or not self._waiting_chunks:
+            return
+        number, size = self._waiting_chunks.popleft()
+        process.chunks += 1
+        whole, rest = divmod(size, self._setup.batch_size)
+        packs = [self._setup.batch_size] * whole + [rest] * bool(rest)
+        self._chunk_packs[number] = len(packs)
+        process.packs.extend((number, pack) for pack in packs)
+        self._start_threads(process)
+
+    def _start_threads(self, process: Process) -> None:
+        """Give waiting packs to idle threads; sending costs the process's only core (the GIL) its time."""
+        while process.idle and process.packs:
+            process.idle -= 1
+            number, prompts = process.packs.popleft()
+            cost = prompts * self._setup.costs.worker
+            self._worker_busy += cost
+            process.core_free_at = max(self._now, process.core_free_at) + cost
+            self._at(process.core_free_at, lambda n=number, p=prompts: self._send(process, n, p))  # type: ignore[misc]
+
+    def _send(self, process: Process, chunk: int, prompts: int) -> None:
+        """Give a pack to a server, whose slots take its prompts one by one; its end is that of the last."""
+        server, self._next_server = self._next_server, (self._next_server + 1) % self._setup.servers
+        left = prompts
+
+        def finish() -> None:
+            nonlocal left
+            left -= 1
+            self._slots[server] += 1
+            if not left:
+                self._receive(process, chunk)
+            self._fill_slots(server)
+
+        def start() -> None:
+            seconds = self._setup.seconds
+            if self._setup.spread:
+                seconds *= self._random.lognormvariate(-(self._setup.spread**2) / 2, self._setup.spread)
+            self._slot_seconds += seconds
+            self._at(self._now + seconds, finish)
+
+        self._queues[server].extend([start] * prompts)
+        self._fill_slots(server)
+
+    def _fill_slots(self, server: int) -> None:
+        while self._slots[server] and self._queues[server]:
+            self._slots[server] -= 1
+            self._queues[server].popleft()()
+
+    def _receive(self, process: Process, chunk: int) -> None:
+        process.idle += 1
+        self._chunk_packs[chunk] -= 1
+        if not self._chunk_packs[chunk]:
+            process.chunks -= 1
+            self._take_chunk(process)
+            self._submit()
+        self._start_threads(process)
 
 
 # The tables
 
 
-def measured() -> tuple[dict[str, float], Costs, Costs, Costs]:
-    """Return the measured figures, and the costs of threads, of processes and of Dask."""
-    figures: dict[str, float] = json.loads((DOCS / "bulk-benchmarks.json").read_text())
-    prompt = figures[f"µs a prompt in packs of {PACK}"] * 1e-6
-    processes = Costs(prompt=prompt, submit=figures["µs to submit a prompt to processes"] * 1e-6)
-    dask = Costs(prompt=prompt, submit=figures["µs to submit a prompt to Dask"] * 1e-6)
-    return figures, Costs(prompt=prompt, submit=0.0), processes, dask
+def read_costs() -> Costs:
+    """Read the measured price of a prompt."""
+    found: dict[str, Any] = {row["key"]: row["figures"] for row in json.loads(FIGURES.read_text())["rows"]}
+
+    def cpu(row: str, who: str) -> float:
+        return statistics.median(float(figures[who]["cpu"]) for figures in found[row]) / 1e6
+
+    return Costs(
+        worker=cpu("packs", "gpt, batch_size=32"),
+        submitter=cpu("processes", "2 processes"),
+        line=cpu("lines", "gpt"),
+    )
 
 
-def by_hand() -> list[str]:
-    """Divide a billion prompts a day by what each part can do."""
-    figures, threads, processes, dask = measured()
-    single = figures["µs a prompt in packs of 1"] * 1e-6
-    line = figures["µs a new line in packs of 32"] * 1e-6
-    lines = [
-        "| what | a prompt | prompts a second and core | cores for a billion a day |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for what, seconds in (
-        ("send, one prompt a request", single),
-        (f"send, {PACK} prompts a request", threads.prompt),
-        (f"read a line, send it in packs of {PACK}, write its line", line),
-        ("submit to processes", processes.submit),
-        ("submit to Dask", dask.submit),
-    ):
-        lines.append(f"| {what} | {seconds * 1e6:,.0f} µs | {1 / seconds:,.0f} | {BILLION_A_DAY * seconds:.2f} |")
-    return lines
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """Make a Markdown table whose first column is text."""
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-HEAD = ["| servers | worker processes | prompts/s | a day | submitter | workers | servers | a pack takes |"]
+def goal_table(costs: Costs) -> str:
+    """Say what a billion prompts a day need, by multiplication alone."""
+    rate = GOAL / DAY
+    in_flight = rate * Setup(costs).seconds
+    return table(
+        ["a billion prompts a day", "each prompt", "in all"],
+        [
+            ["rate", "", f"{rate:,.0f} prompts/s"],
+            ["CPU of workers, packs of 32", f"{costs.worker * 1e6:.0f} µs", f"{rate * costs.worker:.1f} cores"],
+            ["CPU of submitters", f"{costs.submitter * 1e6:.0f} µs", f"{rate * costs.submitter:.1f} cores"],
+            [
+                "without executor: `gpt batch`, a part each",
+                f"{costs.line * 1e6:.0f} µs",
+                f"{rate * costs.line:.1f} cores",
+            ],
+            ["prompts in flight, 2 s each", "", f"{in_flight:,.0f}"],
+            ["HTTP requests in flight, packs of 32", "", f"{in_flight / 32:,.0f} connections"],
+            ["worker processes of 16 threads", "", f"{math.ceil(in_flight / 32 / 16):,}"],
+            ["servers of 256 slots", "", f"{math.ceil(in_flight / 256):,}"],
+            ["network, out", f"{PROMPT_BYTES:,} B", f"{rate * PROMPT_BYTES / 1e6:.0f} MB/s"],
+            ["network, in", f"{COMPLETION_BYTES:,} B", f"{rate * COMPLETION_BYTES / 1e6:.0f} MB/s"],
+            ["output files", f"{OUTPUT_BYTES:,} B", f"{GOAL * OUTPUT_BYTES / 1e12:.1f} TB a day"],
+            ["ids in memory while resuming", "85 B", f"{GOAL * 85 / 1e9:.0f} GB"],
+        ],
+    )
 
 
-def by_servers() -> list[str]:
-    """Add servers and workers until something else is the limit."""
-    _, threads, processes, dask = measured()
-    lines = [*HEAD, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    cases = [(servers, 0, threads, "none: threads") for servers in (1, 8, 24, 32)]
-    cases += [(s, max(2, s // 12), processes, "{}") for s in (24, 64, 128, 256)]
-    cases += [(s, max(2, s // 12), dask, "{}, Dask") for s in (64, 128, 256)]
-    for servers, workers, costs, name in cases:
-        in_flight = -(-servers * IN_FLIGHT * 5 // 4 // max(1, workers))
-        found = Simulation(costs, workers=workers, servers=servers, in_flight=in_flight).run()
-        lines.append(_line(servers, name.format(workers), found))
-    return lines
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
 
 
-def by_packs_in_flight() -> list[str]:
-    """Vary how many packs are in flight for each place of a server."""
-    _, _, processes, _ = measured()
-    lines = [
-        "| packs in flight, of the servers' places | prompts/s | servers | a pack takes |",
-        "| ---: | ---: | ---: | ---: |",
-    ]
-    for share in (0.5, 1.0, 1.25, 2.0, 4.0):
-        in_flight = round(24 * IN_FLIGHT * share / 4)
-        found = Simulation(processes, workers=4, servers=24, in_flight=in_flight).run()
-        lines.append(f"| {share:.2f} | {found.rate:,.0f} | {found.server:.0%} | {found.wait:.2f} s |")
-    return lines
+def growth_table(costs: Costs) -> str:
+    """Grow processes and servers together, until the submitter is what bounds them."""
+    lines = []
+    for kind, task in TASK_SECONDS.items():
+        for processes in (1, 2, 4, 8, 16, 32, 64, 128):
+            setup = Setup(costs, processes=processes, servers=2 * processes, task=task)
+            found = Simulation(replace(setup, prompts=6 * setup.rounds * 16 * 32 * processes)).run()
+            lines.append(
+                [
+                    f"{kind}, {processes}",
+                    f"{found.rate:,.0f}",
+                    f"{found.rate / processes:,.0f}",
+                    *map(_percent, (found.submitter, found.workers, found.slots)),
+                ]
+            )
+    return table(["processes", "prompts/s", "a process", "submitter busy", "workers' cores busy", "slots busy"], lines)
 
 
-def with_a_death() -> list[str]:
-    """Let one of the servers die."""
-    _, _, processes, _ = measured()
-    lines = ["| 24 servers, 4 workers | prompts/s | servers | a pack takes |", "| --- | ---: | ---: | ---: |"]
-    for name, dead_at in (("all live", 0.0), ("one dies after 10 s", WARM_UP)):
-        found = Simulation(processes, workers=4, servers=24, in_flight=120, dead_at=dead_at).run()
-        lines.append(f"| {name} | {found.rate:,.0f} | {found.server:.0%} | {found.wait:.2f} s |")
-    return lines
+def tail_table(costs: Costs) -> str:
+    """Show what the end of chunks costs, by how long a chunk is and whether two of them overlap."""
+    lines = []
+    for rounds in (1, 2, 4, 8, 16):
+        rates = []
+        for overlap in (1, 2):
+            setup = Setup(costs, processes=2, servers=64, batch_size=1, rounds=rounds, overlap=overlap)
+            rates.append(Simulation(replace(setup, prompts=16_000)).run().rate)
+        ideal = 2 * 16 / Setup(costs).seconds
+        lines.append([f"{rounds}", *(f"{rate:.1f}" for rate in rates), *(_percent(rate / ideal) for rate in rates)])
+    head = ["packs a thread", "one chunk at a time", "two", "one, of what threads could do", "two"]
+    return table(head, lines)
 
 
-def _line(servers: int, workers: str, found: Result) -> str:
-    rate = f"{found.rate:,.0f} | {found.rate * DAY / 1e9:.2f} billion"
-    busy = f"{found.submitter:.0%} | {found.worker:.0%} | {found.server:.0%}"
-    return f"| {servers} | {workers} | {rate} | {busy} | {found.wait:.2f} s |"
+def report() -> str:
+    """Make all tables."""
+    costs = read_costs()
+    ms = {kind: f"{seconds * 1e3:.1f} ms" for kind, seconds in TASK_SECONDS.items()}
+    return f"""
+Constants, read from `bulk-benchmarks.json`: a prompt in a pack of 32 costs a worker {costs.worker * 1e6:.0f} µs, and
+its submitter {costs.submitter * 1e6:.0f} µs; a line of a batch file costs {costs.line * 1e6:.0f} µs in a process that
+does all of it.
+
+{goal_table(costs)}
+
+**One submitter, ever more processes.** Packs of 32, 16 threads a process, two servers of 256 slots for each process,
+2 seconds a prompt (log-normal, σ 0.5). A chunk costs the submitter {ms["processes"]} on processes and {ms["Dask"]} on
+Dask, beside its prompts.
+
+{growth_table(costs)}
+
+**The end of a chunk.** One prompt a request, two processes of 16 threads, servers with room for all, 2 seconds
+a prompt.
+
+{tail_table(costs)}
+
+"""
 
 
-def main() -> int:
-    """Print the tables and write them into the page."""
-    tables = {
-        "What each part costs": by_hand(),
-        "More and more servers": by_servers(),
-        "How much in flight": by_packs_in_flight(),
-        "A server dies": with_a_death(),
-    }
-    text = MARKS[0]
-    for title, lines in tables.items():
-        print(title, *lines, sep="\n", end="\n\n", flush=True)
-        text += f"\n**{title}**\n\n" + "\n".join(lines) + "\n"
-    head, _, rest = PAGE.read_text().partition(MARKS[0])
-    PAGE.write_text(head + text + "\n" + MARKS[1] + rest.partition(MARKS[1])[2])
-    return 0
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--print", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    figures = report()
+    print(figures)
+    if not arguments.print:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        PAGE.write_text(before + MARKS[0] + figures + MARKS[1] + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

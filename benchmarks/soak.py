@@ -1,10 +1,12 @@
 """Many calls through a proxy that spoils a third of them: does every one end, and does anything leak?
 
     python benchmarks/soak.py [--calls 10000] [--threads 16]
+    python benchmarks/soak.py --kills 20    # kill a batch again and again instead; writes the page's last section
 
 The proxy and the server behind it run in a process of their own, so that what is counted here is the client's alone.
 Each call must end in the right completion or in one of `gpt.models.errors`; a stream's error must carry a true
-beginning of its completion. Writes the result to docs/soak.md, and exits with 1 when a call ended otherwise or something leaked.
+beginning of its completion. Writes the result to docs/soak.md, and exits with 1 when a call ended otherwise or
+something leaked.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ import multiprocessing
 import os
 import platform
 import random
+import signal
 import socket
 import socketserver
 import struct
+import subprocess
 import sys
+import tempfile
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -30,6 +36,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from bulk import write_input
+from compare import serving
 
 import gpt
 from gpt.models import errors, shared
@@ -359,6 +368,73 @@ While calls run, the {threads} threads are the pool's, and each holds one connec
 """
 
 
+# Kills
+
+
+def kill_batch(kills: int, lines: int, seed: int) -> dict[str, Any]:
+    """Kill `gpt batch` so often, at random moments of its work, then let it finish; return what became of the lines."""
+    rng = random.Random(seed)
+    options = ["--batch-size", "32", "--processes", "2", "-m", "m"]
+    resumed = []
+    with (
+        serving(str(Path(__file__).with_name("bulk.py")), "--serve", "0.01") as url,
+        tempfile.TemporaryDirectory() as at,
+    ):
+        source, output = write_input(Path(at, "in"), lines), Path(at, "out")
+        command = [sys.executable, "-m", "gpt", "batch", str(source), str(output), "--server-url", url, *options]
+        for _ in range(kills):
+            size = output.stat().st_size if output.exists() else 0
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                while process.poll() is None and (not output.exists() or output.stat().st_size <= size):
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, 0.1))
+                process.kill()
+            if process.returncode != -signal.SIGKILL:
+                raise RuntimeError("the batch ended before it was killed: give it more --lines")
+            resumed.append(sum(1 for _ in output.open("rb")))
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        found = Counter(json.loads(line)["custom_id"] for line in output.open())
+    wanted = {f"request-{i}" for i in range(lines)}
+    return {
+        "lost": len(wanted - found.keys()),
+        "doubled": sum(count - 1 for count in found.values()),
+        "foreign": len(found.keys() - wanted),
+        "at each kill": resumed,
+    }
+
+
+def kill_section(kills: int, lines: int, found: dict[str, Any]) -> str:
+    """Write what the kills have left as a section."""
+    at_kills = "; ".join(f"{count:,}" for count in found["at each kill"])
+    return f"""{KILL_HEAD}
+
+`gpt batch --batch-size 32 --processes 2` over {lines:,} lines, killed with SIGKILL at random moments and started again
+each time, on the same output:
+
+```sh
+python benchmarks/soak.py --kills {kills} --lines {lines}
+```
+
+**{kills} kills: {found["lost"]} lines lost, {found["doubled"]} doubled, {found["foreign"]} not of the input.**
+
+{textwrap.fill(f"Lines in the output at each kill: {at_kills}.", 118)}
+"""
+
+
+KILL_HEAD = "## Kills"
+
+
+def soak_kills(kills: int, lines: int, seed: int, *, write: bool) -> int:
+    """Run the kills, print their section, and put it at the end of the page."""
+    found = kill_batch(kills, lines, seed)
+    section = kill_section(kills, lines, found)
+    print(section)
+    if write:
+        before = DOC.read_text(encoding="utf-8").partition(KILL_HEAD)[0].rstrip("\n")
+        DOC.write_text(f"{before}\n\n{section}", encoding="utf-8")
+    return 1 if found["lost"] or found["doubled"] or found["foreign"] else 0
+
+
 def main() -> int:
     """Run the soak, print and write its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -366,13 +442,18 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-write", action="store_true", help="print the page and leave docs/soak.md alone")
+    parser.add_argument("--kills", type=int, default=0, help="kill a batch so often instead of making calls")
+    parser.add_argument("--lines", type=int, default=40_000, help="of that batch")
     arguments = parser.parse_args()
+    if arguments.kills:
+        return soak_kills(arguments.kills, arguments.lines, arguments.seed, write=not arguments.no_write)
     endings, struck, seen, seconds = soak(arguments.calls, arguments.threads, arguments.seed)
     wrong = verdicts(endings, seen, arguments.calls)
     text = page(arguments.calls, arguments.threads, endings, struck, seen, seconds, wrong)
     print(text)
     if not arguments.no_write:
-        DOC.write_text(text, encoding="utf-8")
+        kept = "".join(DOC.read_text(encoding="utf-8").partition(KILL_HEAD)[1:])
+        DOC.write_text(f"{text}\n{kept}" if kept else text, encoding="utf-8")
     return 1 if wrong else 0
 
 

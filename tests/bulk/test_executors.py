@@ -22,6 +22,9 @@ import requests
 
 import gpt
 from gpt import bulk, local
+from gpt.bulk.chunk import ChunkResult
+from gpt.bulk.executors import RemoteWorkers
+from gpt.bulk.worker import Reply, Settings
 from gpt.hooks import Send
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, make, request
@@ -102,6 +105,38 @@ def test_processes(processes: Executor, server: ScriptedServer) -> None:
     assert error.request_id == "req-1"
     assert all(outcome.response for outcome in outcomes.values())
     assert server.connections <= 2
+
+
+@pytest.mark.parametrize(
+    ("chunksize", "seconds", "expected"),
+    [(None, 0.1, [16, 32, 64]), (None, 1.0, [16, 16, 16]), (10, 0.1, [10, 10, 10])],
+)
+def test_remote_workers_short_chunks_grow(chunksize: int | None, seconds: float, expected: list[int]) -> None:
+    """Chunks that are done at once become larger, with the window that holds them; not when their size was named."""
+    s = make("http://127.0.0.1:9")
+    settings = Settings(max_workers=2, batch_size=2, options={})
+    workers = RemoteWorkers([(gpt.Gpt, s.sdk_configuration)], settings, Courier(), chunksize)
+    for _ in range(workers.places):
+        workers.submit([request()])
+    sizes, windows = [], []
+    for _ in expected:
+        sizes.append(workers.size)
+        windows.append(workers.window // workers.places)
+        done: Future[bytes] = Future()
+        done.set_result(pickle.dumps(ChunkResult(replies=[Reply()] * workers.size, seconds=seconds)))
+        workers.result(done)
+    assert sizes == windows == expected
+
+
+def test_remote_workers_chunks_grow_to_a_limit() -> None:
+    """A chunk does not grow for ever: what a killed run loses are its chunks."""
+    settings = Settings(max_workers=1, options={})
+    workers = RemoteWorkers([(gpt.Gpt, make("http://127.0.0.1:9").sdk_configuration)], settings, Courier(), None)
+    for _ in range(20):
+        done: Future[bytes] = Future()
+        done.set_result(pickle.dumps(ChunkResult(replies=[Reply()] * 1000)))
+        workers.result(done)
+    assert workers.window // workers.places == 64
 
 
 def test_keys_of_processes(processes: Executor, server: ScriptedServer) -> None:

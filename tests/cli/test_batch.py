@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import itertools
 import logging
+import multiprocessing
 import os
 import pty
 import re
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 
 from gpt.bulk import Summary
 from gpt.cli import app
+from gpt.cli._executors import open_executor
 from gpt.cli._progress import Pace, format_duration, format_progress, format_summary, open_display
 from tests.support.batch import (
     batch_line,
@@ -415,6 +417,18 @@ def test_batch_dask_does_the_work(server: ScriptedServer, tmp_path: Path) -> Non
     assert ids(tmp_path / "out") == each_once(50)
 
 
+def test_open_executor_workers_ignore_ctrl_c_from_the_start() -> None:
+    """Ctrl-C does not kill a worker that is still importing: it ignores the signal before its first instruction."""
+    with open_executor(2, None) as executor:
+        workers = multiprocessing.active_children()
+        for worker in workers:
+            assert worker.pid
+            os.kill(worker.pid, signal.SIGINT)
+        assert executor
+        assert (len(workers), executor.submit(int).result()) == (2, 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_batch_processes_and_dask_exclude_each_other(server: ScriptedServer, tmp_path: Path) -> None:
     """Two places for the work are one too many."""
     result = batch(write_batch(tmp_path / "in", 1), tmp_path / "out", "--processes", 2, "--dask", "tcp://nowhere:1")
@@ -473,3 +487,35 @@ def test_batch_on_a_terminal_shows_a_bar(server: ScriptedServer, tmp_path: Path)
     os.close(ours)
     assert process.returncode == 0
     assert b"40 answered, 0 failed" in shown
+
+
+def test_batch_text_sends_each_line_as_a_prompt(server: ScriptedServer, tmp_path: Path) -> None:
+    """With --text a line is a prompt, as it is but for its line end; options hold for all lines; it resumes."""
+    server.respond_with(echo_prompt)
+    lines = [b"  Once upon", b"", b'{"custom_id": "a"}\r', "é".encode()]
+    path, out = write_lines(tmp_path / "in.txt", lines), tmp_path / "out"
+    for _ in range(2):
+        result = batch(path, out, "--text", "-m", "m", "--max-tokens", 5, "--temperature", 0)
+        assert result.exit_code == 0, result.stderr
+    bodies = sorted((received.json() for received in server.requests), key=lambda body: str(body["prompt"]))
+    assert [body["prompt"] for body in bodies] == ["  Once upon", '{"custom_id": "a"}', "é"]
+    assert {(body["model"], body["max_tokens"], body["temperature"]) for body in bodies} == {("m", 5, 0)}
+    assert ids(out) == {"1": 1, "3": 1, "4": 1}
+
+
+def test_batch_text_line_that_is_no_utf8_fails_alone(server: ScriptedServer, tmp_path: Path) -> None:
+    """A line that is no text is a failed line that says so."""
+    server.respond_with(echo_prompt)
+    result = batch(write_lines(tmp_path / "in", [b"\xff", b"x"]), tmp_path / "out", "--text", "-m", "m")
+    assert result.exit_code == 1
+    assert "1 answered, 1 failed" in result.stderr
+    assert "line 1: the line is not UTF-8" in result.stderr
+
+
+def test_batch_options_leave_lines_that_name_their_own(server: ScriptedServer, tmp_path: Path) -> None:
+    """What a line names counts more than the command's options."""
+    server.respond_with(echo_prompt)
+    path = write_lines(tmp_path / "in", [{"prompt": "a", "max_tokens": 3}, {"prompt": "b"}])
+    assert batch(path, tmp_path / "out", "-m", "m", "--max-tokens", 7, "--top-p", 0.5, "-w", 1).exit_code == 0
+    found = {received.json()["prompt"]: received.json() for received in server.requests}
+    assert [(found[p]["max_tokens"], found[p]["top_p"]) for p in "ab"] == [(3, 0.5), (7, 0.5)]

@@ -48,6 +48,9 @@ class ChunkResult:
     held: float = 0.0
     """Seconds for which the server wants to be left alone by all."""
 
+    seconds: float = 0.0
+    """How long sending took."""
+
     problem: Exception | None = None
     """Why this process cannot work for the run at all, such as a missing key."""
 
@@ -61,12 +64,14 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
         worker = _workers.acquire(run_id, job)
     except Exception as problem:
         return pickle.dumps(ChunkResult(replies=[None] * len(requests), problem=_picklable(problem)))
+    started = time.monotonic()
     try:
         with _stopped_by_sigint(worker):
             replies = worker.send(requests)
     finally:
         _workers.release(worker)
-    return _pickled(ChunkResult(replies=replies, held=worker.sender.throttle.remaining()))
+    seconds = time.monotonic() - started
+    return _pickled(ChunkResult(replies=replies, held=worker.sender.throttle.remaining(), seconds=seconds))
 
 
 class _Worker:

@@ -22,6 +22,12 @@ from .worker import Sender, Settings
 _CHUNK_ROUNDS = 4
 """How many packs of a chunk each thread of a worker process has to send, so that few of them idle at its end."""
 
+_CHUNK_SECONDS = 1.0
+"""Chunks that take less than a quarter of this grow: submitting a task costs Dask milliseconds."""
+
+_MAX_GROWTH = 16
+"""How many times its first size a chunk may grow to. What is lost when a process is killed are its chunks."""
+
 _INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
 """From Python 3.14 on a `ThreadPoolExecutor` in name; what is submitted to it is pickled."""
 
@@ -34,8 +40,10 @@ class Workers(Protocol):
     places: int
     """How many submissions keep all workers busy."""
 
-    window: int
-    """How many requests are pulled and not yet handed out at most, unless the caller says otherwise."""
+    @property
+    def window(self) -> int:
+        """How many requests are pulled and not yet handed out at most, unless the caller says otherwise."""
+        raise NotImplementedError
 
     @property
     def size(self) -> int:
@@ -88,8 +96,12 @@ class LocalWorkers:
         self._executor = self._own or executor
         self.throttle = self._sender.throttle
         self.places = settings.max_workers
-        self.window = 2 * settings.max_workers * settings.batch_size
         self._batch_size = settings.batch_size
+
+    @property
+    def window(self) -> int:
+        """Return twice what the threads can have in flight."""
+        return 2 * self.places * self._batch_size
 
     @property
     def size(self) -> int:
@@ -143,9 +155,14 @@ class RemoteWorkers:
         self.throttle = Throttle(settings.max_wait)
         self._chunksize = chunksize or _CHUNK_ROUNDS * settings.max_workers * settings.batch_size
         self._first_chunksize = chunksize or settings.max_workers * settings.batch_size
+        self._max_chunksize = chunksize or _MAX_GROWTH * self._chunksize
         self._submitted = 0
         self.places = 2 * _count_workers(executor)
-        self.window = self.places * self._chunksize
+
+    @property
+    def window(self) -> int:
+        """Return what keeps all processes busy: a chunk that each works on, and one that waits for it."""
+        return self.places * self._chunksize
 
     @property
     def size(self) -> int:
@@ -170,6 +187,8 @@ class RemoteWorkers:
         result: ChunkResult = pickle.loads(future.result())
         if result.held:
             self.throttle.hold(result.held)
+        elif result.seconds < _CHUNK_SECONDS / 4 and len(result.replies) >= self._chunksize:
+            self._chunksize = min(2 * self._chunksize, self._max_chunksize)
         return result
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ from .batch_format import (
     own_id,
     parse_object,
     parse_request,
+    parse_text,
 )
 from .finished import digest
 from .output_file import OutputFile
@@ -84,6 +85,8 @@ def run_jsonl(
     output: str | os.PathLike[str],
     *,
     model: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    text: bool = False,
     executor: Executor | None = None,
     max_workers: int = 16,
     batch_size: int = 1,
@@ -111,6 +114,8 @@ def run_jsonl(
         input: a path; `.gz` is unpacked, and `-` is stdin.
         output: a path; created, or continued when it exists.
         model: the model for bodies that name none. (One with `"model": null` names one wrongly.)
+        defaults: other fields for bodies that lack them, such as `{"max_tokens": 64}`.
+        text: whether each line of the input is not JSON but a prompt, as it is but for its line end.
         executor, max_workers, batch_size, chunksize, window: as for `run`.
         max_failures: after so many failures in a row that are the server's and not the request's, stop and raise the
             last; also when nothing but refused connections, 401, 403 and 404 came until the end. These lines are not
@@ -129,10 +134,10 @@ def run_jsonl(
     """
     _check_paths(input, output)
     with _open_input(input) as lines, OutputFile(output, retry_errors=retry_errors) as out:
-        batch = _Batch(out, lines, progress, max_failures)
+        batch = _Batch(out, lines, progress, max_failures, text=text)
         run = Run(
             s,
-            batch.requests(model),
+            batch.requests(model, defaults or {}),
             executor=executor,
             max_workers=max_workers,
             batch_size=batch_size,
@@ -158,8 +163,11 @@ class _Batch:
         lines: _Lines,
         progress: Callable[[Summary], None] | None,
         max_failures: int | None,
+        *,
+        text: bool,
     ) -> None:
         self._out = out
+        self._is_text = text
         self._lines = lines
         self._progress = progress
         self._max_failures = max_failures
@@ -172,14 +180,16 @@ class _Batch:
         self._last_error: str | None = None
         self._report()
 
-    def requests(self, model: str | None) -> Iterator[tuple[RequestLine, CreateCompletionRequest]]:
+    def requests(
+        self, model: str | None, defaults: Mapping[str, Any]
+    ) -> Iterator[tuple[RequestLine, CreateCompletionRequest]]:
         """Yield the lines that are to be sent; write those that cannot be."""
         invalid = _InvalidLines(self._write_invalid)
         for number, text in self._new_lines():
             try:
-                found = self._parse(number, text, model)
+                found = self._parse(number, text, model, defaults)
             except InvalidLineError as error:
-                invalid.add(invalid_line(number, text, _id_of(text), error), error)
+                invalid.add(invalid_line(number, text, self._id_of(text), error), error)
                 continue
             if found is not None:
                 invalid.release()
@@ -187,31 +197,41 @@ class _Batch:
         invalid.end()
 
     def _new_lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the number and the text of each line that is not done by its number."""
-        line_state = self._out.finished.line_state if self._out.finished.has_lines else None
+        """Yield the number and the text of each line that is not known to be done before it is parsed."""
+        finished = self._out.finished
+        line_state = finished.line_state if finished.has_lines else None
         for number, data in enumerate(self._lines, 1):
-            text = data.strip()
-            if not text:
+            text = data.rstrip(b"\r\n") if self._is_text else data.strip()
+            if not text or text.isspace():
                 continue
             state = line_state(number, text) if line_state is not None else "new"
-            if state == "changed" and _id_of(text) is None:
+            if state == "changed" and self._id_of(text) is None:
                 raise ValueError(
                     f"line {number} of the input is not the line {number} that {self._out.path} was written for: name"
                     " another output, give lines a custom_id, or take failed lines out first (retry_errors)"
                 )
-            if state != "finished":
-                yield number, text
+            custom_id = None if self._is_text else leading_id(text)
+            if state == "finished" or (custom_id is not None and finished.is_finished_id(custom_id)):
+                continue
+            yield number, text
 
-    def _parse(self, number: int, text: bytes, model: str | None) -> tuple[RequestLine, CreateCompletionRequest] | None:
+    def _id_of(self, text: bytes) -> str | None:
+        """Return the `custom_id` of an input line, `None` also when it is no JSON."""
+        try:
+            return None if self._is_text else own_id(parse_object(text))
+        except InvalidLineError:
+            return None
+
+    def _parse(
+        self, number: int, text: bytes, model: str | None, defaults: Mapping[str, Any]
+    ) -> tuple[RequestLine, CreateCompletionRequest] | None:
         """Return a line and its request; `None` when it is done by its `custom_id`."""
         finished = self._out.finished
-        if (leading := leading_id(text)) is not None and finished.is_finished_id(leading):
-            return None
-        value = parse_object(text)
+        value = parse_text(text) if self._is_text else parse_object(text)
         custom_id = own_id(value)
         if custom_id is not None and finished.is_finished_id(id_bytes(custom_id)):
             return None
-        request = parse_request(value, model)
+        request = parse_request(value, model, defaults)
         if custom_id is None:
             return RequestLine(number, str(number), digest(text)), request
         if not finished.is_first(id_bytes(custom_id)):
@@ -322,14 +342,6 @@ _ANY_LINE_FAILS = (
     errors.NotFoundError,
     errors.APIConnectionError,
 )
-
-
-def _id_of(text: bytes) -> str | None:
-    """Return the `custom_id` of an input line, `None` also when it is no JSON."""
-    try:
-        return own_id(parse_object(text))
-    except InvalidLineError:
-        return None
 
 
 def _check_paths(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:

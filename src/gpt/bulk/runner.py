@@ -65,7 +65,7 @@ def run(
             single prompt, a text or token ids, are sent together. Outcomes are those of single requests, except that
             `usage` is `None` where the server tells only the sum.
         chunksize: how many requests are sent to another process together; by default four times what its threads can
-            have in flight.
+            have in flight, and up to sixteen times that while chunks take less than a quarter of a second.
         window: how many requests are pulled and not yet handed out as outcomes at most; by default twice what all
             workers can have in flight.
         max_failures: after so many failures in a row that are the server's and not the request's (no connection, 401,
@@ -148,7 +148,7 @@ class Run(Generic[Tag]):
         self._source = iter(source)
         self._workers = _start_workers(clients, settings, executor, chunksize)
         self._packer: Packer[Task[Tag]] = Packer(lambda task: self._workers.key(task.request))
-        self._window = window or self._workers.window
+        self._window = window
         self._max_failures = max_failures
         self._failures = 0
         self._count = 0
@@ -213,10 +213,14 @@ class Run(Generic[Tag]):
         while self._done.empty() and not self._is_held:
             if self._again:
                 self._submit(self._again.popleft())
-            elif self._exhausted or self._count >= self._window:
+            elif self._exhausted or self._is_full:
                 return
             else:
                 self._pull()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._count >= (self._window or self._workers.window)
 
     @property
     def _is_held(self) -> bool:
@@ -282,7 +286,7 @@ class Run(Generic[Tag]):
         """Wait for a submission to end, or for the throttle to open when something waits behind it."""
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
-        waiting = self._again or self._packer or (not self._exhausted and self._count < self._window)
+        waiting = self._again or self._packer or (not self._exhausted and not self._is_full)
         seconds = self._workers.throttle.remaining() if waiting else 0.0
         try:
             return self._done.get(timeout=seconds if seconds or not self._in_flight else None)

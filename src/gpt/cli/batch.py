@@ -17,7 +17,7 @@ from ._progress import format_summary, open_display
 
 def batch(
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Requests, one JSON object a line; .gz is unpacked, '-' is stdin.")
+        str, typer.Argument(metavar="INPUT", help="Requests, a JSON object a line; .gz is unpacked, '-' is stdin.")
     ],
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="Completions, one a line; an existing file is continued.")
@@ -25,6 +25,14 @@ def batch(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="NAME", help="The model for lines that name none.")
     ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Each line of INPUT is a prompt, not JSON.")] = False,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="INTEGER", help="max_tokens of lines that name none.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="temperature of lines that name none.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(metavar="NUMBER", help="top_p of lines that name none.")] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, max=1024, metavar="INTEGER", help="How many prompts a request carries at most.")
     ] = 1,
@@ -48,15 +56,18 @@ def batch(
     \b
     gpt batch requests.jsonl completions.jsonl --server-url http://localhost:8000/v1 -m my-model
     zcat many.gz | gpt batch - completions.jsonl --batch-size 32 --processes 0
+    gpt batch prompts.txt completions.jsonl --text --max-tokens 64 -m my-model
     gpt batch requests.jsonl completions.jsonl --retry-errors
 
     INPUT has lines of OpenAI's Batch format (custom_id, method, url, body) or
-    bare request bodies; OUTPUT gets the Batch output format. What is in OUTPUT
-    is not sent again, so a run that was killed or stopped goes on when it is
-    started again. The exit code is 1 when some lines failed.
+    bare request bodies, or with --text a prompt on each line; OUTPUT gets the
+    Batch output format. What is in OUTPUT is not sent again, so a run that was
+    killed or stopped goes on when it is started again. The exit code is 1 when
+    some lines failed.
     """
     if local and model is None:
         model = LOCAL_MODEL
+    fields = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
     started = time.monotonic()
     latest: Summary | None = None
 
@@ -84,6 +95,8 @@ def batch(
                 input,
                 output,
                 model=model,
+                text=text,
+                defaults={name: value for name, value in fields.items() if value is not None},
                 executor=executor,
                 max_workers=max_workers,
                 batch_size=batch_size,
