@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,8 @@ EXPECTED: list[tuple[type[SDKError], str, Any, str | None, str | None]] = [
     (BadRequestError, "exceeds context", 400, "exceed_context_size_error", None),
     (BadRequestError, ": m (code 40301)", 40301, None, None),
     (APIStatusError, "Insufficient credits (code 402); the account has no credit left", 402, None, None),
-    (NotFoundError, ": Not Found; check the model's name and the server URL", None, None, None),
-    (NotFoundError, ": Not Found; check the model's name and the server URL", None, None, None),
+    (NotFoundError, ": Not Found; check the server URL, which usually ends in", None, None, None),
+    (NotFoundError, ": Not Found; check the server URL, which usually ends in", None, None, None),
     (UnprocessableEntityError, "body.prompt: Field required", None, None, None),
     (UnprocessableEntityError, "body.seed: Extra inputs are not permitted", None, "invalid_request_error", None),
     (UnprocessableEntityError, "Input validation error", None, "validation", None),
@@ -203,7 +204,7 @@ def test_redirect_advice_works_when_followed() -> None:
         assert server.requests[-1].path == "/new/completions?api-version=2"
 
 
-@pytest.mark.parametrize(("path", "said"), [("", "try server_url='{}/v1'"), ("/v1", "check the model's name")])
+@pytest.mark.parametrize(("path", "said"), [("", "try server_url='{}/v1'"), ("/v1", "check the server URL")])
 def test_not_found_says_whether_v1_is_missing(path: str, said: str) -> None:
     """A 404 for a URL without a path says just that."""
     with ScriptedServer() as server:
@@ -212,6 +213,22 @@ def test_not_found_says_whether_v1_is_missing(path: str, said: str) -> None:
         with make(root + path) as s, pytest.raises(NotFoundError) as caught:
             create(s)
     assert said.format(root) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"message": "The model `x` does not exist.", "code": 404}, "check the model's name; GET /models lists"),
+        ({"message": "no", "code": "model_not_found"}, "check the model's name; GET /models lists"),
+        ({"message": "File Not Found", "type": "not_found_error"}, "check the server URL, which usually ends in /v1"),
+    ],
+)
+def test_not_found_says_whether_it_is_the_model_or_the_path(body: dict[str, Any], said: str) -> None:
+    """A 404 about the model is told from one about the path, as far as the server's words do."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(json_response({"error": body}, 404))
+        with pytest.raises(NotFoundError, match=re.escape(said)):
+            create(s)
 
 
 def test_not_found_from_openai_names_other_servers() -> None:

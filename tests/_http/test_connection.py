@@ -89,15 +89,17 @@ def test_send_of_a_hooks_request_without_a_body() -> None:
         assert [len(sent.body) > 0 for sent in server.requests] == [False, True] * 3
 
 
-def test_send_of_a_changed_body_has_its_length() -> None:
-    """A hook that changes the body changes `Content-Length` with it."""
+@pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
+def test_send_of_a_changed_body_has_its_length(own: bool) -> None:
+    """A hook that changes the body changes `Content-Length` with it, on a caller's session too."""
 
     def widen(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
         assert isinstance(prepared.body, bytes)
         prepared.body = prepared.body[:-1] + b',"top_k":40}'
         return send(prepared)  # type: ignore[no-any-return]
 
-    with ScriptedServer() as server, make(server.url, hooks=[widen]) as s:
+    session = None if own else requests.Session()
+    with ScriptedServer() as server, make(server.url, hooks=[widen], client=session) as s:
         server.reply(OK)
         create(s)
         create(s)

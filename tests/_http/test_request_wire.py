@@ -213,7 +213,7 @@ def circle() -> list[Any]:
 
 NOT_JSON: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"prompt": {"a", "b"}}, TypeError, "prompt: expected a string or a list of strings or integers"),
-    ({"prompt": b"abc"}, TypeError, "or lists of integers, got a bytes"),
+    ({"prompt": b"abc"}, TypeError, "or lists of integers, got bytes"),
     ({"prompt": memoryview(b"abc")}, TypeError, "or lists of integers, got a memoryview"),
     ({"stop": ["a", b"b"]}, TypeError, "stop: expected a string or a list of strings, got a list"),
     ({"prompt": (part for part in ["a", {1}])}, TypeError, "or lists of integers, got a list with str 'a', a set"),

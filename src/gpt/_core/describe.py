@@ -20,6 +20,8 @@ def describe_type(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
     name = type(value).__name__
+    if name.endswith("s"):  # bytes
+        return name
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 

@@ -215,7 +215,7 @@ def _advice(status: int, details: ErrorDetails, response: requests.Response, now
     if 300 <= status < 400:
         return _redirect_advice(response)
     if status == 404:
-        return _not_found_advice(response)
+        return _not_found_advice(response, details)
     if _QUOTA_CODES & {str(details.code), str(details.type)}:
         return "the quota is used up: check plan and billing; retrying does not help"
     wait = server_wait(response.headers, now)
@@ -238,7 +238,7 @@ def _redirect_advice(response: requests.Response) -> str:
     return f"{message}: server_url={base!r} goes there directly"
 
 
-def _not_found_advice(response: requests.Response) -> str:
+def _not_found_advice(response: requests.Response, details: ErrorDetails) -> str:
     parts = url.split(response.url or "")
     if parts is not None and parts.hostname == "api.openai.com":
         return (
@@ -248,4 +248,6 @@ def _not_found_advice(response: requests.Response) -> str:
     if parts is not None and parts.path == "/completions":
         base = f"{parts.scheme}://{host_of(response)}"
         return f"the server URL has no /v1 at its end: try server_url='{base}/v1'"
-    return "check the model's name and the server URL, which usually ends in /v1"
+    if "model" in f"{details.code} {details.param} {details.message}".lower():
+        return "check the model's name; GET /models lists those of the server"
+    return "check the server URL, which usually ends in /v1: the server has nothing at this path"

@@ -25,7 +25,7 @@ def batch(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="NAME", help="The model for lines that name none.")
     ] = None,
-    text: Annotated[bool, typer.Option("--text", help="Each line of INPUT is a prompt, not JSON.")] = False,
+    text: Annotated[bool, typer.Option("--text", metavar="", help="Each line of INPUT is a prompt, not JSON.")] = False,
     max_tokens: Annotated[
         int | None, typer.Option(min=0, metavar="INTEGER", help="max_tokens of lines that name none.")
     ] = None,
@@ -42,7 +42,9 @@ def batch(
     processes: Processes = None,
     dask: Dask = None,
     max_failures: MaxFailures = 100,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Send failed lines of OUTPUT again.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", metavar="", help="Send failed lines of OUTPUT again.")
+    ] = False,
     server_url: ServerUrls = None,
     local: Local = False,
     timeout: Timeout = None,

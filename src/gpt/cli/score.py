@@ -66,10 +66,11 @@ def score_file(
     ] = None,
     context: Annotated[str, typer.Option(metavar="TEXT", help="What comes before each text and is not scored.")] = "",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON for each text, with its tokens.")
+        bool, typer.Option("--json", metavar="", help="Print a line of JSON for each text, with its tokens.")
     ] = False,
     jsonl: Annotated[
-        bool | None, typer.Option("--jsonl/--text", help="What FILE has, whatever its name. (default: by its name)")
+        bool | None,
+        typer.Option("--jsonl/--text", metavar="", help="What FILE has, whatever its name. (default: by its name)"),
     ] = None,
     max_workers: Annotated[
         int, typer.Option("--max-workers", "-w", metavar="INTEGER", min=1, help="Requests at a time, in each process.")
