@@ -7,12 +7,14 @@ import pickle
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
 from ..sdkconfiguration import SDKConfiguration
+from . import dask
 from .chunk import ChunkResult, Job, run_chunk
 from .pack import pack_key
 from .threads import Threads
@@ -180,7 +182,10 @@ class RemoteWorkers:
         except Exception as reason:
             raise Unpicklable(reason) from None
         self._submitted += 1
-        return self._executor.submit(run_chunk, self._run_id, self._job, chunk)
+        submit = (
+            self._executor.submit if dask.client_of(self._executor) is None else partial(dask.submit, self._executor)
+        )
+        return submit(run_chunk, self._run_id, self._job, chunk)
 
     def result(self, future: Future[Any]) -> ChunkResult:
         """Return a chunk's replies; take over its wait."""
@@ -202,8 +207,8 @@ def _count_workers(executor: Any) -> int:
     """Find how many processes an executor has: the standard library's says so in `_max_workers`, Dask's client in
     `nthreads()`. Neither is public; where they are missing the number of our own CPUs must do."""
     try:
-        if (client := getattr(executor, "_client", None)) is not None:
-            return len(client.nthreads())
+        if (client := dask.client_of(executor)) is not None:
+            return max(1, len(client.nthreads()))  # they may still be starting
     except Exception:
         pass
     count = getattr(executor, "_max_workers", None)
