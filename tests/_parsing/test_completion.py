@@ -85,7 +85,10 @@ OVERSIZE = [
     (body_of('{"text":""}', 4_000_000), "the body is JSON of so many values that it would take some 1,1"),
     (b'{"choices":[],"x":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "the body is JSON nested deeper than 200"),
     (b'{"choices":[],"x":' + b"[" * 1022 + b"]" * 1022 + b"}", "the body is JSON nested deeper than 200"),
-    (b'{"choices":[],"x":NaN,"y":' + b"[" * 5000 + b"]" * 5000 + b"}", "the body is JSON nested (too deep|deeper than 200)"),
+    (
+        b'{"choices":[],"x":NaN,"y":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        "the body is JSON nested (too deep|deeper than 200)",
+    ),
 ]
 
 
