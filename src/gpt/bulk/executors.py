@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -182,10 +181,9 @@ class RemoteWorkers:
         except Exception as reason:
             raise Unpicklable(reason) from None
         self._submitted += 1
-        submit = (
-            self._executor.submit if dask.client_of(self._executor) is None else partial(dask.submit, self._executor)
-        )
-        return submit(run_chunk, self._run_id, self._job, chunk)
+        if dask.client_of(self._executor) is not None:
+            return dask.submit(self._executor, run_chunk, self._run_id, self._job, chunk)
+        return self._executor.submit(run_chunk, self._run_id, self._job, chunk)
 
     def result(self, future: Future[Any]) -> ChunkResult:
         """Return a chunk's replies; take over its wait."""

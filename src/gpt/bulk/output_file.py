@@ -142,10 +142,7 @@ class OutputFile:
 
     def _record(self, record: OutputRecord, *, retry: bool) -> None:
         custom_id, line, code = record
-        if code is None:
-            self.answered += 1
-        else:
-            self._count(code)
+        self._count(code)
         if retry:
             return
         if custom_id is not None:

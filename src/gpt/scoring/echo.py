@@ -16,7 +16,7 @@ from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from .alignment import Alignment, Span, align, is_plain, spans_by_length
 from .jobs import Job, Requests, Settings, completed, cut, refusal
-from .plain import score_plainly
+from .plain import LEAST_IMPOSSIBLE, score_plainly
 from .prompts import Prompt
 from .result import Score
 
@@ -26,8 +26,6 @@ _SUPPORTED_SERVERS = (
 )
 _LIMIT_NAMES = ("max_tokens", "max_new_tokens")
 _CONTEXTS = 4096
-_LEAST_IMPOSSIBLE = 0.01
-"""A log-probability is at most 0, but for errors of rounding."""
 
 
 class Echo:
@@ -207,7 +205,7 @@ class Echoed:
         for number, token in enumerate(self._tokens[part], part.start):
             if number and token.logprob is None:
                 raise self._refuse(f"the server sent no log-probability for token {number}, {cut(token.text)}")
-            if token.logprob is not None and token.logprob > _LEAST_IMPOSSIBLE:
+            if token.logprob is not None and token.logprob > LEAST_IMPOSSIBLE:
                 raise self._refuse(
                     f"the server sent {token.logprob:.4g} for token {number}, {cut(token.text)}:"
                     " a log-probability is at most 0"

@@ -22,7 +22,7 @@ _PARTIAL = re.compile("\ufffd|bytes:")
 """What servers write for a part of a character."""
 
 _FLOAT = frozenset((float,))
-_MOST = 0.01
+LEAST_IMPOSSIBLE = 0.01
 """A log-probability is at most 0, but for errors of rounding."""
 
 
@@ -88,7 +88,11 @@ def _part(prompt: Prompt, ends: list[int], response: Any, max_tokens: int) -> sl
 
 
 def _are_logprobs(values: list[Any]) -> bool:
-    return _FLOAT.issuperset(map(type, values)) and (not values or max(values) <= _MOST) and not isnan(sum(values))
+    return (
+        _FLOAT.issuperset(map(type, values))
+        and (not values or max(values) <= LEAST_IMPOSSIBLE)
+        and not isnan(sum(values))
+    )
 
 
 def _top(entries: Any, part: slice, count: int) -> tuple[dict[str, float], ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -127,10 +127,7 @@ class Run:
         text.outcomes[place] = outcome
         text.missing -= 1
         if not text.missing:
-            self._step(text, text.outcomes)  # type: ignore[arg-type]
-
-    def _step(self, text: _Text, outcomes: Sequence[Outcome] | None) -> None:
-        self._advance(text, lambda: next(text.job) if outcomes is None else text.job.send(outcomes))
+            self._advance(text, partial(text.job.send, text.outcomes))  # type: ignore[arg-type]
 
     def _advance(self, text: _Text, step: Callable[[], Requests]) -> None:
         """Go on with a text: its next requests, its score, or what went wrong with it."""
