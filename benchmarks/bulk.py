@@ -96,42 +96,20 @@ class Row:
 
 def serve(latency: float) -> None:
     """Respond to every request after `latency` seconds, on a free port, until standard input ends."""
-    from server import _LENGTH, _whole, listed, small
+    from server import listed, run, small, whole
 
-    single = _whole(small())
+    single = whole(small())
     lists: dict[int, bytes] = {}
 
-    def respond(body: bytes) -> bytes:
+    def respond(_: bytes, body: bytes) -> tuple[bytes, float]:
         if b'"prompt":[' not in body:
-            return single
+            return single, latency
         count = len(json.loads(body)["prompt"])
         if count not in lists:
-            lists[count] = _whole(listed(count))
-        return lists[count]
+            lists[count] = whole(listed(count))
+        return lists[count], latency
 
-    class Connection(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self._transport: Any = transport
-            self._buffer = b""
-
-        def data_received(self, data: bytes) -> None:
-            self._buffer += data
-            end = self._buffer.find(b"\r\n\r\n")
-            length = _LENGTH.search(self._buffer, 0, end) if end >= 0 else None
-            if length and len(self._buffer) >= end + 4 + int(length.group(1)):
-                response, self._buffer = respond(self._buffer[end + 4 :]), b""
-                if latency:
-                    asyncio.get_running_loop().call_later(latency, self._transport.write, response)
-                else:
-                    self._transport.write(response)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await loop.run_in_executor(None, sys.stdin.read)
-
-    asyncio.run(main())
+    run(respond)
 
 
 def serve_llama() -> None:

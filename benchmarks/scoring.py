@@ -11,7 +11,6 @@ words, and the log-probability of one depends on the one before, so that each cl
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -60,36 +59,13 @@ def pairs() -> list[Pair]:
 def serve(a_request: float, a_token: float) -> None:
     """Repeat prompts with log-probabilities, on a free port, until standard input ends."""
     import orjson
+    from server import run, whole
 
-    length = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+    def reply(head: bytes, body: bytes) -> tuple[bytes, float]:
+        value, tokens = respond(head, orjson.loads(body or b"null"))
+        return whole(orjson.dumps(value)), a_request + a_token * tokens
 
-    class Connection(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self._transport: Any = transport
-            self._buffer = b""
-
-        def data_received(self, data: bytes) -> None:
-            self._buffer += data
-            while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-                found = length.search(self._buffer, 0, end)
-                size = end + 4 + (int(found.group(1)) if found else 0)
-                if len(self._buffer) < size:
-                    return
-                head, body, self._buffer = self._buffer[:end], self._buffer[end + 4 : size], self._buffer[size:]
-                value, tokens = respond(head, orjson.loads(body or b"null"))
-                content = orjson.dumps(value)
-                response = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-                asyncio.get_running_loop().call_later(
-                    a_request + a_token * tokens, self._transport.write, response % (len(content), content)
-                )
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await loop.run_in_executor(None, sys.stdin.read)
-
-    asyncio.run(main())
+    run(reply)
 
 
 MODELS = {"object": "list", "data": [{"id": "m", "owned_by": "stand-in"}]}

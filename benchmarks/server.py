@@ -12,6 +12,7 @@ import random
 import re
 import struct
 import sys
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -85,7 +86,7 @@ def _json(fields: dict[str, Any]) -> bytes:
     return json.dumps(head | fields, separators=(",", ":")).encode()
 
 
-def _whole(body: bytes) -> bytes:
+def whole(body: bytes) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -95,32 +96,43 @@ def _chunked(events: list[bytes]) -> bytes:
     return head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + b"0\r\n\r\n"
 
 
-ANSWERS = {b'"small"': _whole(small()), b'"scored"': _whole(scored()), b'"stream"': _chunked(stream())}
+ANSWERS = {b'"small"': whole(small()), b'"scored"': whole(scored()), b'"stream"': _chunked(stream())}
 
 
-class _Connection(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-        self._buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            length = _LENGTH.search(self._buffer, 0, end)
-            size = end + 4 + (int(length.group(1)) if length else 0)
-            if len(self._buffer) < size:
-                return
-            request, self._buffer = self._buffer[end:size], self._buffer[size:]
-            self._transport.write(next(answer for key, answer in ANSWERS.items() if key in request))
+Respond = Callable[[bytes, bytes], tuple[bytes, float]]
+"""From a request's head and body to the whole response, and the seconds after which it is sent."""
 
 
-async def main() -> None:
-    """Serve on a free port of the loopback interface until standard input ends."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
+def run(respond: Respond) -> None:
+    """Print a free port of the loopback interface, and serve there until standard input ends."""
+
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._transport: Any = transport
+            self._buffer = b""
+
+        def data_received(self, data: bytes) -> None:
+            self._buffer += data
+            while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+                length = _LENGTH.search(self._buffer, 0, end)
+                size = end + 4 + (int(length.group(1)) if length else 0)
+                if len(self._buffer) < size:
+                    return
+                head, body, self._buffer = self._buffer[:end], self._buffer[end + 4 : size], self._buffer[size:]
+                response, seconds = respond(head, body)
+                if seconds:
+                    asyncio.get_running_loop().call_later(seconds, self._transport.write, response)
+                else:
+                    self._transport.write(response)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await loop.run_in_executor(None, sys.stdin.read)
+
+    asyncio.run(main())
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(lambda _, body: (next(answer for key, answer in ANSWERS.items() if key in body), 0.0))
