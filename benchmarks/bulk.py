@@ -150,7 +150,14 @@ def gpt_client(url: str, key: str = "") -> Iterator[Any]:
         yield s
 
 
-def by_run(url: str, n: int, workers: int = 16, batch_size: int = 1, executor: Executor | None = None) -> Figures:
+def by_run(
+    url: str,
+    n: int,
+    workers: int = 16,
+    batch_size: int = 1,
+    executor: Executor | None = None,
+    chunksize: int | None = None,
+) -> Figures:
     """Send prompts by `bulk.run`."""
     from gpt import bulk
     from gpt.models import shared
@@ -159,20 +166,21 @@ def by_run(url: str, n: int, workers: int = 16, batch_size: int = 1, executor: E
 
         def work(n: int) -> None:
             requests = (shared.CreateCompletionRequest(model="m", prompt=f"prompt {i}", max_tokens=8) for i in range(n))
-            run = bulk.run(s, requests, max_workers=workers, batch_size=batch_size, executor=executor)
+            options: Any = {"max_workers": workers, "batch_size": batch_size, "chunksize": chunksize}
+            run = bulk.run(s, requests, executor=executor, **options)
             assert sum(1 for outcome in run if outcome.response) == n
 
         warm = workers * batch_size if executor is None else min(n, 16 * workers * batch_size)
         return measured(work, n, warm)
 
 
-def by_processes(url: str, n: int, processes: int, workers: int = 16, batch_size: int = 1) -> Figures:
+def by_processes(url: str, n: int, processes: int, **options: Any) -> Figures:
     """Send prompts by `bulk.run` over worker processes."""
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as executor:
-        return by_run(url, n, workers, batch_size, executor)
+        return by_run(url, n, executor=executor, **options)
 
 
-def by_dask(url: str, n: int, processes: int, workers: int = 16, batch_size: int = 1) -> Figures:
+def by_dask(url: str, n: int, processes: int, **options: Any) -> Figures:
     """Send prompts by `bulk.run` over a Dask cluster of this machine."""
     from distributed import Client, LocalCluster
 
@@ -180,7 +188,7 @@ def by_dask(url: str, n: int, processes: int, workers: int = 16, batch_size: int
         LocalCluster(n_workers=processes, threads_per_worker=2, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        return by_run(url, n, workers, batch_size, client.get_executor(pure=False))
+        return by_run(url, n, executor=client.get_executor(pure=False), **options)
 
 
 def by_async_openai(url: str, n: int, workers: int = 16) -> Figures:
@@ -317,7 +325,16 @@ def ratio(figure: str, who: str, other: str) -> Callable[[Round], float]:
 
 def rows() -> list[Row]:
     """List the work."""
-    return [pack_row(), *latency_rows(), llama_row(), *process_rows(), *dask_rows(), *file_rows(), growth_row()]
+    return [
+        pack_row(),
+        *latency_rows(),
+        llama_row(),
+        *process_rows(),
+        *dask_rows(),
+        task_row(),
+        *file_rows(),
+        growth_row(),
+    ]
 
 
 FREE = ("--serve", "0")
@@ -421,6 +438,22 @@ def dask_rows() -> Iterator[Row]:
     yield Row("dask", f"{title}, to a server that responds after 50 ms", ("--serve", str(LATENCY)), who, [target], note)
     busy = "Here all of them share two cores that are busy throughout, and what Dask does besides sending shows."
     yield Row("dask-free", f"{title}, to a server that costs nothing", FREE, who, note=f"{note} {busy}")
+
+
+def task_row() -> Row:
+    """Submit chunks of one request each, so that the price of a task shows beside that of a request."""
+    return Row(
+        "tasks",
+        "What a task costs: chunks of one request and of 64, two worker processes",
+        FREE,
+        {
+            f"{name}, chunksize={size}": (kind, {"n": 1_000 if size == 1 else 4_000, "processes": 2, "chunksize": size})
+            for name, kind in (("processes", "processes"), ("Dask", "dask"))
+            for size in (1, 64)
+        },
+        note="CPU is that of the submitting process, which in Dask's case also runs the scheduler. "
+        "The difference between the two sizes is the price of a task, which `simulate.py` uses.",
+    )
 
 
 def file_rows() -> Iterator[Row]:

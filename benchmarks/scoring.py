@@ -170,7 +170,8 @@ def tokenizer() -> Any:
 
     plain = Tokenizer(WordLevel(IDS, unk_token="~"))
     plain.pre_tokenizer = Split(Regex(TOKEN), "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=plain, eos_token=END_OF_TEXT)
+    fast: Any = PreTrainedTokenizerFast  # untyped in some versions
+    return fast(tokenizer_object=plain, eos_token=END_OF_TEXT)
 
 
 def _by_harness(model: Any) -> Callable[[], list[Any]]:

@@ -31,8 +31,8 @@ PROMPT_BYTES, COMPLETION_BYTES = 800, 1_200
 """Of JSON on the wire: some 150 tokens each, and the fields around a completion."""
 
 OUTPUT_BYTES = COMPLETION_BYTES + 150
-TASK_SECONDS = {"processes": 0.0005, "Dask": 0.003}
-"""What submitting one task costs the submitter beyond its prompts; see `docs/scale.md`."""
+TASK_SIZE = 64
+"""How many requests the larger chunks of the benchmark's row `tasks` have."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Costs:
     line: float
     """Of a process that does all of a batch file's line itself."""
 
+    task: dict[str, float]
+    """Of the submitting process for one task, by the kind of executor; with Dask's scheduler in it."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -60,8 +63,7 @@ class Setup:
     rounds: int = 4
     """How many packs of a chunk each thread has."""
 
-    task: float = TASK_SECONDS["processes"]
-    """CPU seconds of the submitter for one chunk, beyond those of its prompts."""
+    executor: str = "processes"
 
     servers: int = 1
     slots: int = 256
@@ -150,7 +152,7 @@ class Simulation:
         if not size:
             return
         self._left -= size
-        cost = setup.task + size * setup.costs.submitter
+        cost = setup.costs.task[setup.executor] + size * setup.costs.submitter
         self._submitter_busy += cost
         self._submitter_free_at = max(self._now, self._submitter_free_at) + cost
         self._chunks += 1
@@ -232,10 +234,16 @@ def read_costs() -> Costs:
     def cpu(row: str, who: str) -> float:
         return statistics.median(float(figures[who]["cpu"]) for figures in found[row]) / 1e6
 
+    def task(kind: str) -> float:
+        """Divide what two sizes of chunks differ in: with `TASK_SIZE` a prompt pays for that part of a task only."""
+        alone, shared = cpu("tasks", f"{kind}, chunksize=1"), cpu("tasks", f"{kind}, chunksize={TASK_SIZE}")
+        return (alone - shared) / (1 - 1 / TASK_SIZE)
+
     return Costs(
         worker=cpu("packs", "gpt, batch_size=32"),
         submitter=cpu("processes", "2 processes"),
         line=cpu("lines", "gpt"),
+        task={kind: task(kind) for kind in ("processes", "Dask")},
     )
 
 
@@ -279,9 +287,9 @@ def _percent(value: float) -> str:
 def growth_table(costs: Costs) -> str:
     """Grow processes and servers together, until the submitter is what bounds them."""
     lines = []
-    for kind, task in TASK_SECONDS.items():
+    for kind in costs.task:
         for processes in (1, 2, 4, 8, 16, 32, 64, 128):
-            setup = Setup(costs, processes=processes, servers=2 * processes, task=task)
+            setup = Setup(costs, processes=processes, servers=2 * processes, executor=kind)
             found = Simulation(replace(setup, prompts=6 * setup.rounds * 16 * 32 * processes)).run()
             lines.append(
                 [
@@ -311,7 +319,7 @@ def tail_table(costs: Costs) -> str:
 def report() -> str:
     """Make all tables."""
     costs = read_costs()
-    ms = {kind: f"{seconds * 1e3:.1f} ms" for kind, seconds in TASK_SECONDS.items()}
+    ms = {kind: f"{seconds * 1e3:.1f} ms" for kind, seconds in costs.task.items()}
     return f"""
 Constants, read from `bulk-benchmarks.json`: a prompt in a pack of 32 costs a worker {costs.worker * 1e6:.0f} µs, and
 its submitter {costs.submitter * 1e6:.0f} µs; a line of a batch file costs {costs.line * 1e6:.0f} µs in a process that

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 
 import gpt
 from gpt import bulk
-from gpt.bulk.balance import Servers
+from gpt.bulk.balance import Server, Servers
+from gpt.bulk.throttle import Throttle
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, ONCE, make, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
@@ -50,8 +52,10 @@ def lost(kind: str = "connect") -> errors.APIConnectionError:
     return error
 
 
-def servers(count: int, clock: Clock) -> Servers:
-    return Servers([gpt.Gpt(server_url=f"http://server{i}/v1") for i in range(count)], clock)
+def servers(count: int, clock: Clock, *, turns_away: bool = False) -> Servers:
+    clients = [gpt.Gpt(server_url=f"http://server{i}/v1") for i in range(count)]
+    each = [Server(client, Throttle(3600, clock, turns_away=count > 1)) for client in clients]
+    return Servers(each, clock, turns_away=turns_away)
 
 
 def test_acquire_chooses_the_fewest_in_flight() -> None:
@@ -113,6 +117,57 @@ def test_acquire_of_a_single_server_never_rests() -> None:
     assert pool.acquire().rest == 0
 
 
+def test_acquire_leaves_out_a_server_that_limits_the_rate() -> None:
+    """A 429 of one server holds back that one, and the others take its requests; the run is held when all are."""
+    clock = Clock()
+    pool = servers(2, clock)
+    limited, other = pool.acquire(), pool.acquire()
+    limited.throttle.hold(5)
+    assert pool.release(limited, CancelledError())  # a call that was turned away goes to another server
+    assert [pool.acquire() for _ in range(3)] == [other] * 3
+    assert pool.held() == 0
+    other.throttle.hold(3)
+    assert pool.held() == 3
+    clock.now += 5
+    assert pool.held() == 0
+    assert pool.acquire() is limited
+
+
+def test_acquire_while_all_limit_the_rate_waits_or_turns_away() -> None:
+    """In the caller's process a request waits for the first server to open; in another it goes back at once."""
+    pool = servers(2, Clock(), turns_away=True)
+    for _ in range(2):
+        pool.acquire().throttle.hold(5)
+    with pytest.raises(CancelledError):
+        pool.acquire()
+
+    clock = Clock()
+    pool = servers(2, clock)
+    first, second = pool.acquire(), pool.acquire()
+    first.throttle.hold(5)
+    second.throttle.hold(0.1)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(pool.acquire()))
+    thread.start()
+    clock.now += 0.2
+    thread.join(10)
+    assert got == [second]
+
+
+def test_acquire_never_chooses_a_limiting_server_when_out_of_patience() -> None:
+    """Where no server can be reached for long, one that also limits the rate is still left alone."""
+    clock = Clock()
+    pool = servers(2, clock)
+    for _ in range(2):
+        pool.release(pool.acquire(), lost())
+    clock.now += 61
+    limited = pool.acquire()
+    limited.throttle.hold(60)
+    pool.release(limited)
+    limited.rest = limited.rests_until = clock.now + 60
+    assert pool.acquire() is not limited
+
+
 def test_stop_wakes_who_waits_for_a_server() -> None:
     """When the run is stopped nobody goes on waiting."""
     pool = servers(2, Clock())
@@ -149,6 +204,33 @@ def test_run_with_a_dead_server_loses_nothing(first: ScriptedServer) -> None:
     outcomes = list(bulk.run(s, numbered(100), max_workers=8, batch_size=5, max_failures=1))
     assert [outcome.error for outcome in outcomes] == [None] * 100
     assert Counter(prompt for received in first.requests for prompt in prompts_of(received)).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_run_with_a_limited_server_goes_on_with_the_others(
+    first: ScriptedServer, second: ScriptedServer, batch_size: int
+) -> None:
+    """A 429 that asks one server's callers to wait for ten minutes holds back nobody who asks another."""
+    second.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="600"))
+    s = [make(first.url), make(second.url)]
+    outcomes = list(bulk.run(s, numbered(100), max_workers=4, batch_size=batch_size))
+    assert sorted(outcome.index for outcome in outcomes) == list(range(100))
+    assert [outcome.error for outcome in outcomes] == [None] * 100
+    assert 1 <= len(second.requests) <= 4  # those in flight when it first refused
+
+
+def test_run_with_all_servers_limited_waits(first: ScriptedServer, second: ScriptedServer) -> None:
+    """When every server asks to wait the run does, and then sends what it was refused."""
+
+    def limit_once(server: ScriptedServer) -> None:
+        refusals = [json_response({"error": {}}, 429, retry_after_ms="300")]
+        server.respond_with(lambda received: refusals.pop() if refusals else echo_lists(received))
+
+    limit_once(first)
+    limit_once(second)
+    outcomes = list(bulk.run([make(first.url), make(second.url)], numbered(40), max_workers=4))
+    assert all(outcome.result().choices[0].text == f"p{outcome.index}/0" for outcome in outcomes)
+    assert len(first.requests) + len(second.requests) == 42
 
 
 def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: ScriptedServer) -> None:

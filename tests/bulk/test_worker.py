@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -84,10 +84,10 @@ def test_body_of_a_single_request_is_the_servers_own(server: ScriptedServer) -> 
     assert reply.body == body
 
 
-def send_chunk(run_id: str, url: str, count: int = 3, **settings: Any) -> ChunkResult:
-    """Send a chunk of so many requests as a worker process would."""
-    configuration = gpt.Gpt(server_url=url, retry_config=QUICK).sdk_configuration
-    job = Job(run_id=run_id, clients=[(gpt.Gpt, configuration)], settings=Settings(options={}, **settings))
+def send_chunk(run_id: str, url: str, count: int = 3, *, others: Sequence[str] = (), **settings: Any) -> ChunkResult:
+    """Send a chunk of so many requests as a worker process would, to one server or to several."""
+    clients = [(gpt.Gpt, gpt.Gpt(server_url=u, retry_config=QUICK).sdk_configuration) for u in (url, *others)]
+    job = Job(run_id=run_id, clients=clients, settings=Settings(options={}, **settings))
     chunk = pickle.dumps([request(prompt=f"p{i}") for i in range(count)])
     result: ChunkResult = pickle.loads(run_chunk(run_id, pickle.dumps(job), chunk))
     return result
@@ -132,6 +132,18 @@ def test_chunk_stops_at_a_rate_limit_and_says_so(server: ScriptedServer) -> None
     limited = [reply for reply in result.replies if reply is not None]
     assert [reply.held for reply in limited] == [30.0] * len(limited)
     assert len(result.replies) == 50
+
+
+def test_chunk_with_a_limited_server_goes_to_the_others(server: ScriptedServer) -> None:
+    """The whole chunk is sent, but for what was refused, and the submitter is not told to wait."""
+    server.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="600"))
+    with ScriptedServer() as other:
+        other.respond_with(echo_lists)
+        result = send_chunk("half limited", server.url, 50, others=[other.url], max_workers=2)
+    assert result.held == 0
+    refused = [reply for reply in result.replies if reply and reply.held]
+    assert len(refused) == len(server.requests) <= 2
+    assert sum(1 for reply in result.replies if reply and reply.response) == 50 - len(refused)
 
 
 class Unloadable(Exception):

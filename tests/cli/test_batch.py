@@ -125,7 +125,8 @@ def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
     server.respond_with(lambda received: next(responses, None) or echo_prompt(received))
     result = batch(write_batch(tmp_path / "in", 3), tmp_path / "out")
     assert result.exit_code == 0
-    assert result.stderr.startswith("rate limited: everything waits 1.2 s\n3 answered, 0 failed\n")
+    line = f"rate limited by {server.url}: nothing is sent there for 1.2 s\n"
+    assert result.stderr.startswith(f"{line}3 answered, 0 failed\n")
 
 
 @pytest.mark.parametrize("options", [("-w", "4"), ("-w", "2", "--processes", "2")], ids=["threads", "processes"])

@@ -1,4 +1,4 @@
-"""Which of a run's servers gets the next request, and which of them rest because they cannot be reached."""
+"""Which of a run's servers gets the next request: none that cannot be reached, or that limits the rate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from .._core import url
 from ..models import errors
 from ..sdk import Gpt
+from .throttle import Throttle
 
 logger = logging.getLogger("gpt.bulk")
 
@@ -23,8 +24,9 @@ _PATIENCE = 60.0
 class Server:
     """One server of a run, as one process sees it."""
 
-    def __init__(self, client: Gpt) -> None:
+    def __init__(self, client: Gpt, throttle: Throttle) -> None:
         self.client = client
+        self.throttle = throttle
         self.in_flight = 0
         self.accepts_lists: bool | None = None
         """Whether it takes several prompts in one request; `None` until that is known."""
@@ -38,14 +40,24 @@ class Server:
 
 
 class Servers:
-    """Chooses a server for each request: the one with the fewest in flight that does not rest.
+    """Chooses a server for each request: the one with the fewest in flight that neither rests nor limits the rate.
 
     A single server is always chosen, and never rests: then its failures are those of the requests.
     """
 
-    def __init__(self, clients: Sequence[Gpt], clock: Callable[[], float] = time.monotonic) -> None:
-        self._servers = [Server(client) for client in clients]
-        self._only = self._servers[0] if len(self._servers) == 1 else None
+    def __init__(
+        self, servers: Sequence[Server], clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
+    ) -> None:
+        """Start with servers that can all be reached.
+
+        Args:
+            servers: those of the run; with several, their throttles turn calls away, which then go to another one.
+            clock: gives the time in seconds.
+            turns_away: whether nobody waits here while all servers limit the rate.
+        """
+        self._servers = servers
+        self._turns_away = turns_away
+        self._only = servers[0] if len(servers) == 1 else None
         self._clock = clock
         self._changed = threading.Condition()
         self._unreachable_since: float | None = None
@@ -63,11 +75,17 @@ class Servers:
             self.accept_lists = any(each.accepts_lists is not False for each in self._servers)
         logger.warning("%s %s: prompts are sent one by one from now on", _name(server), reason)
 
+    def held(self) -> float:
+        """Return the seconds for which all servers still want to be left alone, 0 when one of them does not."""
+        if self._only is not None:
+            return self._only.throttle.remaining()
+        return min(server.throttle.remaining() for server in self._servers)
+
     def acquire(self) -> Server:
-        """Choose a server; wait while all of them rest, though not for longer than the run's patience.
+        """Choose a server; wait while none may be asked, though for unreachable ones no longer than the run's patience.
 
         Raises:
-            CancelledError: the run was stopped meanwhile.
+            CancelledError: the run was stopped meanwhile, or all servers limit the rate and nobody waits here.
         """
         if self._only is not None:
             return self._only
@@ -78,7 +96,7 @@ class Servers:
             return server
 
     def release(self, server: Server, error: Exception | None = None) -> bool:
-        """Take a server back from a request; return whether its failure is one that another server may not have.
+        """Take a server back from a request; return whether that should go to another one now.
 
         After a failure to reach it the server rests, each time for longer, until a single request has reached it.
         """
@@ -93,10 +111,18 @@ class Servers:
                 server.rest = server.rests_until = 0.0
                 self._unreachable_since = None
             self._changed.notify_all()
-            return unreachable and not self._out_of_patience()
+            turned_away = isinstance(error, CancelledError) and not self._stopped
+            return turned_away or (unreachable and not self._out_of_patience())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped, so that nothing more is to be sent."""
+        return self._stopped
 
     def stop(self) -> None:
-        """Turn away everybody who waits for a server."""
+        """Turn away everybody who waits for a server, or comes."""
+        for server in self._servers:
+            server.throttle.stop()
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -105,10 +131,15 @@ class Servers:
         if self._stopped:
             raise CancelledError("the run was stopped")
         now = self._clock()
-        awake = [server for server in self._servers if server.rests_until <= now]
-        if not awake and not self._out_of_patience():
+        open_to_all = [server for server in self._servers if not server.throttle.remaining()]
+        if not open_to_all and self._turns_away:
+            raise CancelledError("the run is held back")
+        awake = [server for server in open_to_all if server.rests_until <= now]
+        if not awake and self._out_of_patience():
+            awake = open_to_all
+        if not awake:
             return None
-        server = min(awake or self._servers, key=lambda server: server.in_flight)
+        server = min(awake, key=lambda server: server.in_flight)
         if server.rest:  # its rest is over: one request tries it, while all others still wait or go elsewhere
             server.rests_until = now + server.rest
             server.probed = True
@@ -131,10 +162,11 @@ class Servers:
         return since is not None and self._clock() - since >= _PATIENCE
 
     def _seconds_to_next(self) -> float:
-        soonest = min(server.rests_until for server in self._servers)
-        if self._unreachable_since is not None:
-            soonest = min(soonest, self._unreachable_since + _PATIENCE)
-        return max(0.001, soonest - self._clock())
+        now = self._clock()
+        seconds = min(max(server.rests_until - now, server.throttle.remaining()) for server in self._servers)
+        if self._unreachable_since is not None and not self._out_of_patience():
+            seconds = min(seconds, self._unreachable_since + _PATIENCE - now)
+        return max(0.001, seconds)
 
 
 def _name(server: Server) -> str:

@@ -46,7 +46,7 @@ class ChunkResult:
 
     replies: list[Reply | None]
     held: float = 0.0
-    """Seconds for which the server wants to be left alone by all."""
+    """Seconds for which all servers of the run want to be left alone."""
 
     seconds: float = 0.0
     """How long sending took."""
@@ -71,7 +71,7 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     finally:
         _workers.release(worker)
     seconds = time.monotonic() - started
-    return _pickled(ChunkResult(replies=replies, held=worker.sender.throttle.remaining(), seconds=seconds))
+    return _pickled(ChunkResult(replies=replies, held=worker.sender.held(), seconds=seconds))
 
 
 class _Worker:
@@ -135,7 +135,7 @@ class _Workers:
         """Return the worker of a run, which the first chunk builds; those of other runs are closed unless in use."""
         with self._lock:
             worker = self._by_run.get(run_id)
-            if worker is None or worker.sender.throttle.stopped:
+            if worker is None or worker.sender.stopped:
                 self._close_idle(time.monotonic())
                 worker = self._by_run[run_id] = _Worker(pickle.loads(job))
             worker.users += 1

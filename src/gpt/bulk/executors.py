@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol
 from uuid import uuid4
 
+from .._core import url
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
 from ..sdkconfiguration import SDKConfiguration
@@ -36,10 +37,12 @@ _INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
 class Workers(Protocol):
     """What a run submits to."""
 
-    throttle: Throttle
-
     places: int
     """How many submissions keep all workers busy."""
+
+    def held(self) -> float:
+        """Return the seconds for which all servers of the run still want to be left alone, 0 for none."""
+        raise NotImplementedError
 
     @property
     def window(self) -> int:
@@ -95,9 +98,12 @@ class LocalWorkers:
         self._sender = Sender(clients, settings)
         self._own = Threads(settings.max_workers) if executor is None else None
         self._executor = self._own or executor
-        self.throttle = self._sender.throttle
         self.places = settings.max_workers
         self._batch_size = settings.batch_size
+
+    def held(self) -> float:
+        """Return for how long all servers want to be left alone."""
+        return self._sender.held()
 
     @property
     def window(self) -> int:
@@ -153,12 +159,17 @@ class RemoteWorkers:
         self._run_id = job.run_id
         self._job = pickle.dumps(job)
         self._executor = executor
-        self.throttle = Throttle(settings.max_wait)
+        names = ", ".join(url.redact(each.server_url) for _, each in clients)
+        self._throttle = Throttle(settings.max_wait, name=names)
         self._chunksize = chunksize or _CHUNK_ROUNDS * settings.max_workers * settings.batch_size
         self._first_chunksize = chunksize or settings.max_workers * settings.batch_size
         self._max_chunksize = chunksize or _MAX_GROWTH * self._chunksize
         self._submitted = 0
         self.places = 2 * _count_workers(executor)
+
+    def held(self) -> float:
+        """Return for how long all servers want to be left alone, as far as chunks have told."""
+        return self._throttle.remaining()
 
     @property
     def window(self) -> int:
@@ -189,7 +200,7 @@ class RemoteWorkers:
         """Return a chunk's replies; take over its wait."""
         result: ChunkResult = pickle.loads(future.result())
         if result.held:
-            self.throttle.hold(result.held)
+            self._throttle.hold(result.held)
         elif result.seconds < _CHUNK_SECONDS / 4 and len(result.replies) >= self._chunksize:
             self._chunksize = min(2 * self._chunksize, self._max_chunksize)
         return result

@@ -224,7 +224,7 @@ class Run(Generic[Tag]):
 
     @property
     def _is_held(self) -> bool:
-        return self._workers.throttle.remaining() > 0
+        return self._workers.held() > 0
 
     def _pull(self) -> None:
         """Take one request from the source; its end, good or bad, is the end of pulling."""
@@ -287,7 +287,7 @@ class Run(Generic[Tag]):
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
         waiting = self._again or self._packer or (not self._exhausted and not self._is_full)
-        seconds = self._workers.throttle.remaining() if waiting else 0.0
+        seconds = self._workers.held() if waiting else 0.0
         try:
             return self._done.get(timeout=seconds if seconds or not self._in_flight else None)
         except queue.Empty:

@@ -1,4 +1,4 @@
-"""What holds all calls of a run back while the server asks to be left alone."""
+"""What holds back the calls of a run to one server while that server asks to be left alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ _WORTH_LOGGING = 1.0
 class Throttle:
     """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
 
-    A 429 that names its wait closes it for everybody in this process. The call ends, and the run asks again later.
+    A 429 that names its wait closes it for all calls to that server. The call ends, and the run asks again later.
     """
 
     def __init__(
-        self, max_wait: float, clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
+        self,
+        max_wait: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        turns_away: bool = False,
+        name: str = "the server",
     ) -> None:
         """Make an open throttle.
 
@@ -29,10 +34,12 @@ class Throttle:
             max_wait: waits longer than this many seconds are left to the call.
             clock: gives the time in seconds.
             turns_away: whether a call that would have to wait ends instead, so that whoever sent it learns of the wait.
+            name: whose throttle it is, for the log.
         """
         self._max_wait = max_wait
         self._turns_away = turns_away
         self._clock = clock
+        self._name = name
         self._opens_at = clock()
         self._stopped = False
         self._changed = threading.Condition()
@@ -49,7 +56,7 @@ class Throttle:
         with self._changed:
             opens_at = self._clock() + max(seconds, _SHORTEST_HOLD)
             if opens_at > self._opens_at + _WORTH_LOGGING:
-                logger.info("rate limited: everything waits %.1f s", seconds)
+                logger.info("rate limited by %s: nothing is sent there for %.1f s", self._name, seconds)
             self._opens_at = max(self._opens_at, opens_at)
 
     def remaining(self) -> float:

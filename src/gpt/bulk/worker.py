@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import url
 from ..models import errors, operations
 from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 from ..sdk import Gpt
@@ -86,24 +87,37 @@ class Sender:
     def __init__(
         self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, *, remote: bool = False
     ) -> None:
-        """Make clients of the run's own, with connections of their own, that share a throttle.
+        """Make clients of the run's own, with connections of their own and a throttle for each.
 
-        A `remote` one sends nothing while a server wants to be left alone, so that the rest of a chunk goes back and
+        A `remote` one sends nothing while all servers want to be left alone, so that the rest of a chunk goes back and
         the submitter holds back the other processes too.
         """
-        self.throttle = Throttle(settings.max_wait, turns_away=remote)
         self._settings = settings
-        self._clients = [cls.from_configuration(each, throttle=self.throttle) for cls, each in clients]
-        self._servers = Servers(self._clients)
+        self._clients: list[Gpt] = []
+        servers = []
+        for cls, each in clients:
+            name = url.redact(each.server_url)
+            throttle = Throttle(settings.max_wait, turns_away=remote or len(clients) > 1, name=name)
+            self._clients.append(cls.from_configuration(each, throttle=throttle))
+            servers.append(Server(self._clients[-1], throttle))
+        self._servers = Servers(servers, turns_away=remote)
 
     @property
     def accepts_lists(self) -> bool:
         """Whether packs are of any use, as far as is known."""
         return self._servers.accept_lists
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._servers.stopped
+
+    def held(self) -> float:
+        """Return the seconds for which all servers still want to be left alone."""
+        return self._servers.held()
+
     def stop(self) -> None:
         """Send nothing more; what is in flight ends as it will."""
-        self.throttle.stop()
         self._servers.stop()
 
     def close(self) -> None:
@@ -113,17 +127,14 @@ class Sender:
 
     def send(self, requests: Sequence[CreateCompletionRequest]) -> list[Reply | None]:
         """Send a pack; return a reply to each, or `None` to those not sent because the run was stopped or held."""
-        return _Sending(self._servers, self.throttle, self._settings, requests).run()
+        return _Sending(self._servers, self._settings, requests).run()
 
 
 class _Sending:
     """One pack on its way, perhaps in parts."""
 
-    def __init__(
-        self, servers: Servers, throttle: Throttle, settings: Settings, requests: Sequence[CreateCompletionRequest]
-    ) -> None:
+    def __init__(self, servers: Servers, settings: Settings, requests: Sequence[CreateCompletionRequest]) -> None:
         self._servers = servers
-        self._throttle = throttle
         self._settings = settings
         self._requests = requests
         self._replies: list[Reply | None] = [None] * len(requests)
@@ -134,7 +145,7 @@ class _Sending:
 
     def run(self) -> list[Reply | None]:
         """Send until each request has its reply, or nothing more may be sent now."""
-        while self._parts and not (self._is_held or self._throttle.stopped):
+        while self._parts and not (self._is_held or self._servers.stopped):
             try:
                 self._send(self._parts.pop())
             except CancelledError:
@@ -153,14 +164,14 @@ class _Sending:
             result = server.client.completions.create_completion(request, **self._settings.options)
         except Exception as failure:
             error = failure
-            if isinstance(failure, CancelledError):
-                raise
         finally:
             to_others = self._servers.release(server, error)
         if result is not None:
             self._receive(part, server, result)
         elif to_others:
             self._parts.append(part)
+        elif isinstance(error, CancelledError):
+            self._is_held = True
         elif error is not None:
             self._fail(part, server, error)
 
@@ -228,7 +239,7 @@ class _Sending:
             self._give_up_after(part, error)
 
     def _held(self, error: errors.RateLimitError) -> float | None:
-        """Return for how long the throttle holds everybody because of an error, if sending again may help."""
+        """Return for how long the throttle holds the server's calls because of an error, if sending again may help."""
         seconds = error.retry_after
         if not seconds or seconds > self._settings.max_wait:
             return None
