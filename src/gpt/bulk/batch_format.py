@@ -117,7 +117,9 @@ def leading_id(text: bytes) -> bytes | None:
     with escapes; then the last one counts.
     """
     found = _LEADING_ID.match(text)
-    if found is None or not text.endswith(b"}") or text.count(b'"custom_id"') > 1 or b"\\u" in text:
+    if found is None or not text.endswith(b"}") or text.find(b'"custom_id"', found.end()) >= 0:
+        return None
+    if b"\\" in text and b"\\u" in text:  # to look for one byte takes a tenth of the time
         return None
     return found[1]
 

@@ -17,13 +17,12 @@ class FinishedLines:
 
     def __init__(self) -> None:
         self._finished: set[bytes] = set()
+        self.add_id = self._finished.add
+        """Note a `custom_id` that an earlier run has dealt with."""
+
         self._seen: set[bytes] = set()
         self._digests = array("Q")
         """By line number; 0 where no such line is finished."""
-
-    def add_id(self, custom_id: bytes) -> None:
-        """Note a `custom_id` that an earlier run has dealt with."""
-        self._finished.add(custom_id)
 
     def add_line(self, number: int, digest: int) -> None:
         """Note a line without `custom_id` that an earlier run has dealt with; `number` is from 1."""

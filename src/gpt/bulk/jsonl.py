@@ -391,10 +391,13 @@ class _Lines:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            for line in self._file:
-                is_first = not self._read
+            lines = iter(self._file)
+            first = next(lines, b"")
+            self._read = len(first)
+            yield first.removeprefix(b"\xef\xbb\xbf")
+            for line in lines:
                 self._read += len(line)
-                yield line.removeprefix(b"\xef\xbb\xbf") if is_first else line
+                yield line
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{self._name}: the gzip file is damaged or was cut off: {error}") from None
 

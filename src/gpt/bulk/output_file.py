@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from .batch_format import FIRST_BYTES, OutputRecord, parse_output_line
+from .batch_format import FIRST_BYTES, parse_output_line
 from .finished import FinishedLines
 
 SYNC_SECONDS = 5.0
@@ -126,29 +126,26 @@ class OutputFile:
     def _read(self, retry_errors: bool) -> None:
         """Note what is in the file, and repair its end."""
         end = 0
+        add_id = self.finished.add_id
         for number, line in enumerate(self._lines(), 1):
             try:
-                record = parse_output_line(line)
+                custom_id, known_by, code = parse_output_line(line)
             except ValueError as error:
                 if line.endswith(b"\n") or (number == 1 and not _may_be_truncated(line)):
                     raise _not_a_batch_output(self.path, number, str(error)) from None
                 os.ftruncate(self._fd, end)
                 return
-            self._record(record, retry=retry_errors and record.error_code is not None)
+            self._count(code)
+            if retry_errors and code is not None:
+                pass
+            elif custom_id is not None:
+                add_id(custom_id)
+            elif known_by is not None:
+                self.finished.add_line(*known_by)
             end += len(line)
             if not line.endswith(b"\n"):
                 os.write(self._fd, b"\n")
                 return
-
-    def _record(self, record: OutputRecord, *, retry: bool) -> None:
-        custom_id, line, code = record
-        self._count(code)
-        if retry:
-            return
-        if custom_id is not None:
-            self.finished.add_id(custom_id)
-        elif line is not None:
-            self.finished.add_line(*line)
 
     def _lines(self) -> Iterator[bytes]:
         with open(self.path, "rb") as file:
