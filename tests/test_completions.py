@@ -16,14 +16,14 @@ from tests.support.client import COMPLETION, create, make
 from tests.support.http_server import ScriptedServer, json_response
 
 
-def test_both_operations_take_the_same_options() -> None:
+def test_operations_plain_and_streamed_take_the_same_options() -> None:
     """An option of `create_completion` is one of `stream_completion`, by the same name, type and default."""
     plain, streamed = (inspect.signature(f) for f in (Completions.create_completion, Completions.stream_completion))
     assert list(plain.parameters.values()) == list(streamed.parameters.values())
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_the_raw_response_can_be_read_again(framing: Any) -> None:
+def test_raw_response_of_a_call_can_be_read_again(framing: Any) -> None:
     """`raw_response` gives status, headers and the body once more, as requests does."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION, framing=framing, x_team="a"))

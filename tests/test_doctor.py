@@ -90,7 +90,7 @@ def results(report: doctor.Report) -> dict[str, str]:
     return {check.name: check.result for check in report.checks}
 
 
-def test_probe_on_the_real_engine(local_server: local.Server) -> None:
+def test_probe_on_llama_cpp_recommends_forced_scoring_only(local_server: local.Server) -> None:
     """llama.cpp itself: what it has, what it ignores, and that it can be scored by forced decoding only."""
     with gpt.Gpt(shared.Security(api_key_auth=""), server_url=local_server.url) as s:
         report = doctor.probe(s)
@@ -103,7 +103,7 @@ def test_probe_on_the_real_engine(local_server: local.Server) -> None:
     assert (report.batch_size, report.scoring) == (doctor.BATCH_SIZE, "forced")
 
 
-def test_probe_on_an_honest_server() -> None:
+def test_probe_on_an_honest_server_has_only_yes() -> None:
     """A server that honours everything has nothing but yes, within 12 requests and 64 tokens."""
     report, sent = examine(HONEST)
 
@@ -116,7 +116,7 @@ def test_probe_on_an_honest_server() -> None:
 
 
 @pytest.mark.parametrize("kind", [name for name in HONEST if name not in ("models", "completion")])
-def test_probe_when_one_thing_is_refused(kind: str) -> None:
+def test_probe_with_one_check_refused_reports_the_refusal_and_goes_on(kind: str) -> None:
     """A refusal is that check's result and ends nothing; the number of requests stays within its limit."""
     report, sent = examine({**HONEST, kind: lambda _: BAD_REQUEST})
 
@@ -154,7 +154,7 @@ LIES: list[tuple[str, str, ScriptedResponse]] = [
 
 
 @pytest.mark.parametrize(("name", "expected", "lie"), LIES)
-def test_probe_looks_at_what_comes_back(name: str, expected: str, lie: ScriptedResponse) -> None:
+def test_probe_on_a_server_that_lies_reports_the_lie(name: str, expected: str, lie: ScriptedResponse) -> None:
     """A server that ignores a field, or says one thing and does another, is found out whatever its status says."""
     kind = {"usage": "completion", "usage in streams": "stream", "/tokenize": "tokenize"}.get(name, name)
     report, _ = examine({**HONEST, kind: lambda _: lie})
@@ -163,7 +163,7 @@ def test_probe_looks_at_what_comes_back(name: str, expected: str, lie: ScriptedR
     assert report.ok == (expected != "wrong" and name != "completion")
 
 
-def test_probe_on_recorded_vllm_responses() -> None:
+def test_probe_on_recorded_vllm_responses_recommends_scoring_by_echo() -> None:
     """Responses that vLLM gave: echo with log-probabilities, lists, token ids, errors with their shape."""
     recorded = {
         "lists": "echo_logprobs_score",
@@ -213,7 +213,7 @@ def test_probe_shows_no_key_and_no_controls() -> None:
 
 
 @pytest.mark.parametrize("listed", [[], ["a", "b"]])
-def test_probe_without_model_needs_exactly_one(listed: list[str]) -> None:
+def test_probe_without_model_and_none_or_several_listed_raises_value_error(listed: list[str]) -> None:
     """Without a model's name and without exactly one on the server, the error lists them."""
     models = json_response({"data": [{"id": name} for name in listed]})
     with pytest.raises(ValueError, match="a, b" if listed else "none"):
@@ -231,7 +231,7 @@ def test_probe_without_model_needs_exactly_one(listed: list[str]) -> None:
         json_response({"data": [{"id": "m"}]}, 404),
     ],
 )
-def test_models_of_any_shape(response: ScriptedResponse) -> None:
+def test_models_of_any_other_shape_are_empty(response: ScriptedResponse) -> None:
     """A server without a list, or with another kind of list, has no names and raises nothing."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(response)

@@ -162,7 +162,7 @@ def test_content_is_recorded_only_where_asked_for(spans: InMemorySpanExporter, m
     assert " ok" in found["gen_ai.output.messages"]
 
 
-def test_a_client_that_was_pickled_still_traces(spans: InMemorySpanExporter, local_server: local.Server) -> None:
+def test_client_traced_and_pickled_still_traces(spans: InMemorySpanExporter, local_server: local.Server) -> None:
     """A traced client stays one through pickle, on a real engine too."""
     with pickle.loads(pickle.dumps(otel.TracedGpt(server_url=local_server.url))) as s:
         s.completions.create_completion(request(prompt="A class", max_tokens=2))

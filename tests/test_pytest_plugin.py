@@ -29,7 +29,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     return pytester
 
 
-def test_fixtures(suite: pytest.Pytester) -> None:
+def test_plugin_fixtures_share_one_server_and_have_no_key(suite: pytest.Pytester) -> None:
     """An application is tested against a real model; the server is one for the session, the client has no key."""
     suite.makepyfile(
         """
@@ -52,7 +52,7 @@ def test_fixtures(suite: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_options(suite: pytest.Pytester, tmp_path: Path) -> None:
+def test_plugin_options_choose_model_and_workers(suite: pytest.Pytester, tmp_path: Path) -> None:
     """`--gpt-model` and `--gpt-workers` choose the model and how many requests run at a time."""
     from gpt.local.server import BUNDLED
 
@@ -72,13 +72,13 @@ def test_options(suite: pytest.Pytester, tmp_path: Path) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_help(suite: pytest.Pytester) -> None:
+def test_plugin_help_explains_the_options(suite: pytest.Pytester) -> None:
     """The options explain themselves."""
     result = suite.runpytest_subprocess("--help")
     result.stdout.fnmatch_lines(["*--gpt-model=FILE*", "*--gpt-workers=N*"])
 
 
-def test_without_the_extra(suite: pytest.Pytester) -> None:
+def test_plugin_without_llama_cpp_skips_the_tests(suite: pytest.Pytester) -> None:
     """Without llama.cpp the tests that need it are skipped, and the reason says what to install."""
     suite.makepyfile(xllamacpp="raise ImportError('not installed')")
     suite.makepyfile("def test_it(gpt_client): assert False")
@@ -87,14 +87,14 @@ def test_without_the_extra(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*SKIPPED*pip install '.?local?' in a clone of gpt-sdk*"])
 
 
-def test_in_a_test_module(suite: pytest.Pytester) -> None:
+def test_plugin_in_a_single_test_module_works(suite: pytest.Pytester) -> None:
     """Opting in within a single test module works, with the defaults of the options."""
     suite.makeconftest("")
     suite.makepyfile(f"{CONFTEST}\ndef test_it(gpt_server): assert gpt_server.url.endswith('/v1')")
     suite.runpytest_subprocess().assert_outcomes(passed=1)
 
 
-def test_opt_in(pytester: pytest.Pytester) -> None:
+def test_plugin_without_opt_in_loads_nothing(pytester: pytest.Pytester) -> None:
     """Nothing of ours is loaded into the suite of someone who did not ask for it."""
     pytester.makepyfile("import sys\ndef test_it(): assert 'gpt' not in sys.modules")
     pytester.runpytest_subprocess().assert_outcomes(passed=1)

@@ -26,7 +26,7 @@ from tests.support.http_server import ScriptedServer, sse_response
 LOCAL = "http://localhost:1/v1"
 
 
-def test_a_bare_client_goes_to_openai_without_a_key() -> None:
+def test_client_without_options_goes_to_openai_without_a_key() -> None:
     """Without options and environment the first server of the specification is used, keyless."""
     s = gpt.Gpt()
     assert SERVERS == ("https://api.openai.com/v1",)
@@ -39,7 +39,7 @@ def test_a_bare_client_goes_to_openai_without_a_key() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n"])
-def test_blank_environment_variables_are_unset(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+def test_client_with_blank_environment_variables_ignores_them(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
     """Docker and CI set variables to nothing; that says nothing."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, blank)
@@ -49,7 +49,7 @@ def test_blank_environment_variables_are_unset(monkeypatch: pytest.MonkeyPatch, 
     assert configuration.environment_headers == {}
 
 
-def test_the_environment_configures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_environment_variables_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Key, server, organization and project come from the environment and reach the wire."""
     with ScriptedServer() as server:
         server.reply(OK)
@@ -65,7 +65,7 @@ def test_the_environment_configures(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (sent.header("openai-organization"), sent.header("openai-project")) == ("org-1", "proj-1")
 
 
-def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server given by URL or index is not replaced by the environment's."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
     assert gpt.Gpt(server_url=LOCAL).sdk_configuration.server_url == LOCAL
@@ -80,7 +80,9 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         ("OPENAI_ORG_ID", "org\x07hidden", "OPENAI_ORG_ID: it contains a character"),
     ],
 )
-def test_bad_environment_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_client_with_invalid_environment_variable_raises_value_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
     """A variable that cannot be used is an error at construction that names it and shows no key."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=said) as caught:
@@ -88,7 +90,7 @@ def test_bad_environment_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
     assert "hidden" not in str(caught.value)
 
 
-def test_url_params_fill_the_server_url() -> None:
+def test_client_with_url_params_fills_the_server_url() -> None:
     """An Azure address is written once and filled per client."""
     s = gpt.Gpt(
         server_url="https://{resource}.openai.azure.com/openai/deployments/{deployment}?api-version=1",
@@ -137,7 +139,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("options", "kind", "said"), BAD_OPTIONS, ids=lambda value: str(value)[:40])
-def test_bad_options(options: dict[str, Any], kind: type[Exception], said: str) -> None:
+def test_client_with_invalid_options_raises_at_construction(
+    options: dict[str, Any], kind: type[Exception], said: str
+) -> None:
     """A wrong option fails at construction, and the message says which, what was expected and what came."""
     with pytest.raises(kind, match=said) as caught:
         gpt.Gpt(**options)
@@ -159,7 +163,9 @@ BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("options", "kind", "said"), BAD_CALLS, ids=lambda value: str(value)[:40])
-def test_bad_call_options(options: dict[str, Any], kind: type[Exception], said: str) -> None:
+def test_call_with_invalid_options_raises_before_sending(
+    options: dict[str, Any], kind: type[Exception], said: str
+) -> None:
     """A wrong option of a call fails before anything is sent."""
     with ScriptedServer() as server, make(server.url) as s:
         with pytest.raises(kind, match=said) as caught:
@@ -170,7 +176,7 @@ def test_bad_call_options(options: dict[str, Any], kind: type[Exception], said: 
 
 
 @pytest.mark.parametrize("bad", [{"model": "m", "prompt": "p"}, None, "Say"])
-def test_a_request_is_a_request(bad: Any) -> None:
+def test_call_given_anything_but_a_request_raises_type_error(bad: Any) -> None:
     """Anything but the request model is a TypeError, in both operations."""
     s = make(LOCAL)
     with pytest.raises(TypeError, match=r"request: expected a shared\.CreateCompletionRequest, got"):
@@ -179,7 +185,7 @@ def test_a_request_is_a_request(bad: Any) -> None:
         s.completions.stream_completion(bad)
 
 
-def test_required_arguments() -> None:
+def test_call_without_request_raises_type_error() -> None:
     """A call without a request names it."""
     with pytest.raises(TypeError, match="request"):
         make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
@@ -187,7 +193,7 @@ def test_required_arguments() -> None:
         make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg]
 
 
-def test_the_configuration_is_frozen() -> None:
+def test_configuration_assigned_to_raises_and_replaced_is_another() -> None:
     """Settings do not change under a running client; `replace` makes another configuration."""
     configuration = gpt.Gpt(server_url=LOCAL).sdk_configuration
     with pytest.raises(FrozenInstanceError):
@@ -195,7 +201,7 @@ def test_the_configuration_is_frozen() -> None:
     assert replace(configuration, deadline=2).deadline == 2.0
 
 
-def test_no_repr_shows_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repr_of_client_configuration_and_security_shows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Client, configuration and security say where they go and whether there is a key, not which."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
     for s in (
@@ -210,7 +216,7 @@ def test_no_repr_shows_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "key=callable" in repr(gpt.Gpt(security=lambda: shared.Security(api_key_auth="hidden")))
 
 
-def test_user_agent_names_the_client() -> None:
+def test_user_agent_of_a_call_names_package_python_and_requests() -> None:
     """The package, its version, Python and requests are named, and the version is public."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -235,7 +241,7 @@ def test_copy_shares_connections_and_deepcopy_does_not() -> None:
         assert copy.copy(s.sdk_configuration) is copy.deepcopy(s.sdk_configuration) is s.sdk_configuration
 
 
-def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
+def test_client_closed_by_its_block_still_works() -> None:
     """`with` closes the idle connections; the next call opens a new one."""
     with ScriptedServer() as server:
         server.reply(OK)
@@ -249,7 +255,7 @@ def test_leaving_the_block_closes_and_a_closed_client_still_works() -> None:
         server.wait_open(0)
 
 
-def test_the_users_session_is_not_closed() -> None:
+def test_client_with_a_users_session_does_not_close_the_session() -> None:
     """A session that was passed stays open behind the block."""
     with ScriptedServer() as server, requests.Session() as session:
         server.reply(OK)
@@ -259,7 +265,7 @@ def test_the_users_session_is_not_closed() -> None:
         assert {sent.connection for sent in server.requests} == {1}
 
 
-def test_close_from_other_threads() -> None:
+def test_close_from_other_threads_spoils_no_call() -> None:
     """Closing again and again under running calls spoils none of the later ones."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -282,7 +288,7 @@ def test_close_from_other_threads() -> None:
         assert text(create(s, retries=ONCE)) == " ok"
 
 
-def test_close_leaves_running_streams_alone() -> None:
+def test_close_during_a_stream_leaves_the_stream_alone() -> None:
     """A stream that is being read goes on to its end after `close`."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -296,7 +302,7 @@ def test_close_leaves_running_streams_alone() -> None:
             assert stream.collect().choices[0].text == "aa"
 
 
-def test_streams_and_responses_mix_on_one_client() -> None:
+def test_client_streaming_and_completing_uses_one_connection() -> None:
     """The same client streams and completes; one connection serves both."""
     with ScriptedServer() as server, make(server.url) as s:
         server.respond_with(lambda sent: sse_response(sent.json()["x"]) if sent.json().get("stream") else OK)
@@ -317,7 +323,7 @@ class Tagged(gpt.Gpt):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: s.with_options(deadline=9)])
-def test_copy_keeps_a_subclass_and_its_attributes(copied: Any) -> None:
+def test_copy_of_a_subclass_keeps_class_and_attributes(copied: Any) -> None:
     """Copies, and clients by `with_options`, are of the same class and have what it put on them."""
     with ScriptedServer() as server, Tagged(["a"], server_url=server.url) as s:
         server.reply(OK)
@@ -341,7 +347,7 @@ def test_with_options_replaces_settings_on_the_same_connections() -> None:
     assert s.sdk_configuration.timeout != (7.0, 7.0)
 
 
-def test_with_options_wrong_raises_like_the_constructor() -> None:
+def test_with_options_given_invalid_values_raises_like_the_constructor() -> None:
     """The message names the option."""
     s = gpt.Gpt(server_url="http://host/v1")
     with pytest.raises(ValueError, match=r"^deadline: expected a positive"):
@@ -359,7 +365,7 @@ def test_from_configuration_makes_a_client_of_the_settings() -> None:
         assert server.requests[0].header("x-a") == "1"
 
 
-def test_unknown_option_of_a_call_is_named() -> None:
+def test_call_with_unknown_option_raises_type_error() -> None:
     """A misspelt option fails before anything is sent, with the names that there are."""
     with ScriptedServer() as server, make(server.url) as s:
         with pytest.raises(
@@ -369,7 +375,7 @@ def test_unknown_option_of_a_call_is_named() -> None:
         assert server.connections == 0
 
 
-def test_a_copy_that_is_dropped_does_not_close_the_pool() -> None:
+def test_copy_dropped_leaves_the_pool_open() -> None:
     """The connections that a copy shares stay open when it goes."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -381,7 +387,7 @@ def test_a_copy_that_is_dropped_does_not_close_the_pool() -> None:
         assert server.connections == 1
 
 
-def test_copies_leave_nothing_behind() -> None:
+def test_copy_repeated_leaves_no_objects_behind() -> None:
     """Copying again and again piles up no objects of ours."""
 
     def live() -> Counter[type]:
@@ -396,7 +402,7 @@ def test_copies_leave_nothing_behind() -> None:
         assert live() == before
 
 
-def test_unknown_method_of_completions_is_an_attribute_error() -> None:
+def test_completions_unknown_method_raises_attribute_error() -> None:
     """`create` leads to `create_completion`; any other unknown name is an ordinary `AttributeError`."""
     completions: Any = make(LOCAL).completions
     with pytest.raises(AttributeError, match=r"no attribute 'create': use create_completion\(shared\."):

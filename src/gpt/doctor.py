@@ -20,7 +20,6 @@ import orjson
 
 from ._core import codec, url
 from ._http.body import read_body
-from ._http.get import get_body
 from ._http.transport import CallOptions
 from ._parsing.logprobs import tokens_of
 from .models import errors, shared
@@ -355,7 +354,7 @@ def _line(text: str) -> str:
 
 def _listed(s: Gpt) -> list[dict[str, Any]]:
     """Return the entries of `GET /models` that have a name."""
-    body = get_body(s._transport, s.sdk_configuration.server_url, "/models")
+    body = s._transport.get("/models")
     try:
         found = None if body is None else codec.loads(body.decode("utf-8", "replace"))
     except ValueError:

@@ -27,7 +27,6 @@ except ImportError as error:
     ) from error
 
 from ._core import codec
-from ._http.get import get_body
 from .bulk import run
 from .models.shared import CreateCompletionRequest
 from .scoring import Score, score_iter
@@ -173,7 +172,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
 
     def _props(self) -> Mapping[str, Any]:
         """Return what llama.cpp's server says of its model."""
-        body = get_body(self._client._transport, root_of(self._client.sdk_configuration.server_url), "/props")
+        body = self._client._transport.get("/props", root_of(self._client.sdk_configuration.server_url))
         try:
             value = codec.loads(body or b"{}")
         except ValueError:

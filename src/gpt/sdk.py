@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import requests
 
 from ._core.deadline import Timeout
+from ._core.unset import UNSET, Unset
 from ._http.transport import Throttle, Transport
 from .completions import Completions
 from .hooks import Hook
@@ -23,7 +24,6 @@ from .sdkconfiguration import (
     resolve_server,
 )
 from .utils.retries import RetryConfig
-from .utils.unset import UNSET, Unset
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,9 +43,10 @@ _OTHER_NAMES = {
 class Gpt:
     """A client of one server. Make one, share it between threads, close it or use it in a `with` block.
 
-    with gpt.Gpt(server_url="http://localhost:8000/v1") as s:
-        request = shared.CreateCompletionRequest(model="my-model", prompt="Say this is a test")
-        print(s.completions.create_completion(request).text)
+    Example:
+        with gpt.Gpt(server_url="http://localhost:8000/v1") as s:
+            request = shared.CreateCompletionRequest(model="my-model", prompt="Say this is a test")
+            print(s.completions.create_completion(request).text)
     """
 
     completions: Completions

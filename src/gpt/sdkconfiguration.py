@@ -17,8 +17,6 @@ from .hooks import Hook
 from .models.shared import Security
 from .utils.retries import RetryConfig, check_retries
 
-__all__ = ["DEFAULT_MAX_RESPONSE_BYTES", "DEFAULT_TIMEOUT", "SERVERS", "SDKConfiguration"]
-
 __all__ = ["SERVERS", "SDKConfiguration"]
 
 SERVERS = ("https://api.openai.com/v1",)

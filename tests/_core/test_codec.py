@@ -49,7 +49,7 @@ USES: list[Callable[[CreateCompletionResponse], object]] = [
 
 
 @pytest.mark.parametrize("use", USES, ids=range(len(USES)))
-def test_loads_at_the_depth_limit_can_be_used(use: Callable[[CreateCompletionResponse], object]) -> None:
+def test_loads_at_the_depth_limit_gives_a_usable_model(use: Callable[[CreateCompletionResponse], object]) -> None:
     """What is read at the deepest level allowed can be shown, compared, copied, pickled and written."""
     assert use(CreateCompletionResponse.from_json(response_of_depth(MAX_DEPTH)))
 
@@ -75,7 +75,7 @@ def test_loads_beyond_the_depth_limit_is_refused(text: str) -> None:
         CreateCompletionResponse.from_json(text, object_pairs_hook=OrderedDict)
 
 
-def test_loads_with_another_depth_limit() -> None:
+def test_loads_with_a_larger_max_depth_accepts_deeper_text() -> None:
     """What wraps a response, as a batch's output line does, may ask for some levels more."""
     line = f'{{"response":{{"body":{response_of_depth(MAX_DEPTH)}}}}}'
     with pytest.raises(codec.OversizeError):
@@ -84,7 +84,7 @@ def test_loads_with_another_depth_limit() -> None:
 
 
 @pytest.mark.parametrize("brackets", ['["[', '"{"', '"]"'])
-def test_loads_brackets_in_text_are_no_levels(brackets: str) -> None:
+def test_loads_brackets_inside_a_string_count_as_no_levels(brackets: str) -> None:
     """A text full of brackets is read as any other."""
     assert codec.loads(json.dumps([brackets * 1000])) == [brackets * 1000]
 
@@ -96,7 +96,7 @@ def test_loads_of_many_small_values_is_refused(item: str) -> None:
         codec.loads(f"[{','.join([item] * 4_000_000)}]".encode())
 
 
-def test_loads_of_long_text_is_read() -> None:
+def test_loads_of_a_long_string_with_commas_succeeds() -> None:
     """A long text takes what it has, commas included."""
     text = orjson.dumps({"choices": [{"text": "Yes, indeed. " * 1_000_000}]})
     assert len(codec.loads(text)["choices"][0]["text"]) == 13_000_000
@@ -117,7 +117,7 @@ OBJECT = {
 
 @pytest.mark.parametrize("mapping", [dict, OrderedDict, UserDict, MappingProxyType])
 @pytest.mark.parametrize("sequence", [list, tuple, deque])
-def test_decode_any_mapping_and_sequence_at_every_level(mapping: Any, sequence: Any) -> None:
+def test_decode_any_mapping_and_sequence_gives_the_same_model(mapping: Any, sequence: Any) -> None:
     """Whatever holds the keys and items, the result is the same model with the same dict."""
     read = CreateCompletionResponse.from_dict(as_mappings(OBJECT, mapping, sequence))
     assert read.to_dict() == OBJECT | {"choices": [{"text": "a", "logprobs": {"x": 1}}, {"text": "b", "index": 1}]}
@@ -127,7 +127,7 @@ def test_decode_any_mapping_and_sequence_at_every_level(mapping: Any, sequence: 
     assert read.usage.prompt_tokens_details.cached_tokens == 1
 
 
-def test_decode_object_pairs_hook() -> None:
+def test_decode_with_object_pairs_hook_gives_the_same_model() -> None:
     """`json.loads`' own hook gives a model as well."""
     read = CreateCompletionResponse.from_json(json.dumps(OBJECT), object_pairs_hook=OrderedDict)
     assert read == CreateCompletionResponse.from_dict(OBJECT)
@@ -146,7 +146,7 @@ def test_decode_model_instances_are_kept() -> None:
 
 
 @pytest.mark.parametrize("choices", [5, "ab", {"a": 1}, None, b"ab", [5], ["x"], [None], (shared.CompletionUsage(),)])
-def test_decode_what_are_no_choices_is_refused(choices: Any) -> None:
+def test_decode_choices_of_wrong_type_raises_shape_error(choices: Any) -> None:
     """A text is no sequence of choices, and another model is no choice."""
     with pytest.raises(codec.ShapeError, match="choices"):
         CreateCompletionResponse.from_dict({"choices": choices})
@@ -157,7 +157,7 @@ VALUES = st.recursive(LEAVES, lambda inner: st.dictionaries(st.text(), inner), m
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(["usage", "id", "model"]), VALUES))
-def test_decode_a_mapping_equals_decode_a_dict(others: dict[str, Any]) -> None:
+def test_decode_arbitrary_mapping_equals_decode_of_the_dict(others: dict[str, Any]) -> None:
     """No key or value makes a difference between a dict and another mapping."""
     body = {**others, "choices": [others]}
     assert (
@@ -226,7 +226,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "message"), WRONG, ids=str)
-def test_dumps_wrong_types_are_named(fields: dict[str, Any], message: str) -> None:
+def test_dumps_field_of_wrong_type_raises_type_error_naming_it(fields: dict[str, Any], message: str) -> None:
     """`prompt`, `stop` and `logit_bias` are checked as scalars are: the field, what was expected, what came."""
     with pytest.raises(TypeError, match=message):
         codec.dumps(CreateCompletionRequest(**{"model": "m", **fields}))
@@ -242,14 +242,14 @@ class Array:
 
 
 @pytest.mark.parametrize("prompt", [np.array([1, 2]), Array(), [Array(), [1, 2]], [np.int64(1), 2], deque([1, 2])])
-def test_dumps_arrays_are_prompts(prompt: Any) -> None:
+def test_dumps_prompt_of_any_array_writes_a_list(prompt: Any) -> None:
     """Whatever holds token ids is sent as a list of them."""
     written = json.loads(codec.dumps(CreateCompletionRequest(model="m", prompt=prompt)))["prompt"]
     assert written in ([1, 2], [[1, 2], [1, 2]])
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1, 250, 300, 1000])
-def test_dumps_has_the_depth_limit_of_loads(levels: int) -> None:
+def test_dumps_beyond_the_depth_limit_of_loads_is_refused(levels: int) -> None:
     """What is written can be read again, and what could not is refused with its path, whichever way it is written."""
     inner: Any = []
     for _ in range(levels - 2):
@@ -268,7 +268,7 @@ def test_dumps_has_the_depth_limit_of_loads(levels: int) -> None:
                 write()
 
 
-def test_dumps_extras_of_none_are_empty() -> None:
+def test_dumps_additional_properties_none_writes_no_extras() -> None:
     """`additional_properties=None` is as good as none."""
     empty = CreateCompletionRequest(model="m", additional_properties=None)  # type: ignore[arg-type]
     assert empty == CreateCompletionRequest(model="m")

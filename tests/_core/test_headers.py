@@ -25,7 +25,7 @@ def sent_by(options: dict[str, Any] | None = None, *, path: str = "", **call: An
         return server.requests[0]
 
 
-def test_our_own_headers() -> None:
+def test_headers_by_default_are_exactly_these_once_each() -> None:
     """Exactly these headers are sent, once each."""
     sent = sent_by({"security": shared.Security(api_key_auth="k")})
     names = sorted(name.lower() for name, _ in sent.headers)
@@ -44,7 +44,7 @@ def test_our_own_headers() -> None:
     assert "gzip" in (sent.header("accept-encoding") or "")
 
 
-def test_streams_ask_for_events() -> None:
+def test_header_accept_of_a_streaming_call_is_event_stream() -> None:
     """`Accept` says what is wanted, when `stream` comes in `additional_properties` too."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(COMPLETION))
@@ -54,7 +54,7 @@ def test_streams_ask_for_events() -> None:
 
 
 @pytest.mark.parametrize("name", ["User-Agent", "user-agent", "ACCEPT", "accept-Encoding"])
-def test_given_headers_win_in_any_case(name: str) -> None:
+def test_header_given_in_any_case_replaces_the_default(name: str) -> None:
     """A header of the client replaces ours, and one of the call replaces both; the header is sent once."""
     assert sent_by({"http_headers": {name: "mine"}}).header_all(name) == ["mine"]
     sent = sent_by({"http_headers": {name: "mine"}}, http_headers={name.swapcase(): "call"})
@@ -63,7 +63,7 @@ def test_given_headers_win_in_any_case(name: str) -> None:
 
 @pytest.mark.parametrize("own_session", [True, False])
 @pytest.mark.parametrize("name", ["User-Agent", "accept-encoding", "ACCEPT", "Authorization"])
-def test_none_takes_a_header_off_the_wire(name: str, own_session: bool) -> None:
+def test_header_set_to_none_is_not_sent(name: str, own_session: bool) -> None:
     """`None` removes our header, and what the layers below would put in its place."""
     client = None if own_session else requests.Session()
     options = {"security": shared.Security(api_key_auth="k"), "client": client}
@@ -72,7 +72,7 @@ def test_none_takes_a_header_off_the_wire(name: str, own_session: bool) -> None:
     assert sent_by(options, http_headers={name: None}).header(name) is None
 
 
-def test_a_call_can_bring_back_what_the_client_took_off() -> None:
+def test_headers_of_a_call_override_those_of_the_client_in_both_directions() -> None:
     """The call's word is the last, in both directions."""
     sent = sent_by(
         {"http_headers": {"X-One": None, "X-Two": "2", "User-Agent": None}},
@@ -81,7 +81,7 @@ def test_a_call_can_bring_back_what_the_client_took_off() -> None:
     assert (sent.header("x-one"), sent.header("x-two"), sent.header("user-agent")) == ("1", None, "u")
 
 
-def test_call_headers_last_for_one_call() -> None:
+def test_headers_of_a_call_are_not_sent_by_the_next_one() -> None:
     """What a call adds is gone in the next one, and the caller's mapping is as it was."""
     extra = {"X-One": "1"}
     with ScriptedServer() as server, make(server.url) as s:
@@ -94,7 +94,7 @@ def test_call_headers_last_for_one_call() -> None:
 
 @pytest.mark.parametrize("name", ["Host", "host", "Content-Type", "CONTENT-LENGTH"])
 @pytest.mark.parametrize("value", ["x", None])
-def test_headers_that_are_ours_to_set(name: str, value: str | None) -> None:
+def test_header_that_frames_the_request_is_refused_in_options(name: str, value: str | None) -> None:
     """Replacing or removing what frames the request is refused."""
     with pytest.raises(ValueError, match=f"http_headers: {name} is set by the client"):
         gpt.Gpt(http_headers={name: value})
@@ -103,7 +103,7 @@ def test_headers_that_are_ours_to_set(name: str, value: str | None) -> None:
 @pytest.mark.parametrize(
     "value", ["hide\nb", "hide\r\nX: y", "hide\x00", " hide", "hide ", "hide\u2028", "hide日", "hide\x7f"]
 )
-def test_values_that_cannot_be_sent(value: str) -> None:
+def test_header_value_that_cannot_be_sent_is_refused_without_showing_it(value: str) -> None:
     """A value with control or non-latin-1 characters is refused by name; the message does not show it."""
     with pytest.raises(ValueError, match=r"http_headers\['X-Secret'\]: the value has") as caught:
         gpt.Gpt(http_headers={"X-Secret": value})
@@ -111,13 +111,13 @@ def test_values_that_cannot_be_sent(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a\n", "é", "X-Secrét"])
-def test_names_that_cannot_be_sent(name: str) -> None:
+def test_header_name_that_http_does_not_allow_is_refused(name: str) -> None:
     """A name that HTTP does not allow is refused."""
     with pytest.raises(ValueError, match="http_headers: not the name of a header"):
         gpt.Gpt(http_headers={name: "a"})
 
 
-def test_latin_1_and_empty_values_are_sent() -> None:
+def test_header_value_of_latin_1_or_empty_is_sent_unchanged() -> None:
     """What a header can carry arrives as it is."""
     sent = sent_by({"http_headers": {"X-Latin": "é\xa0x", "X-Empty": ""}})
     assert sent.header("x-latin") == "é\xa0x".strip()
@@ -136,12 +136,14 @@ def test_latin_1_and_empty_values_are_sent() -> None:
         ("", {"q": "é&=+ "}, "/v1/completions?q=%C3%A9%26%3D%2B+"),
     ],
 )
-def test_query_and_path_on_the_wire(path: str, query: dict[str, Any] | None, expected: str) -> None:
+def test_query_of_url_and_call_is_merged_with_escapes_kept(
+    path: str, query: dict[str, Any] | None, expected: str
+) -> None:
     """A query is merged by name, what was escaped stays escaped, and the body stays out of it."""
     assert sent_by(path=path, query=query).path == expected
 
 
-def test_a_server_url_for_one_call() -> None:
+def test_server_url_of_a_call_applies_to_that_call_only() -> None:
     """A call can go elsewhere, with headers, key and its own query; the next goes home."""
     with ScriptedServer() as home, ScriptedServer() as away:
         home.reply(OK)
@@ -169,7 +171,9 @@ def test_a_server_url_for_one_call() -> None:
         ({}, None),
     ],
 )
-def test_request_id(headers: dict[str, str], expected: str | None) -> None:
+def test_request_id_given_known_headers_returns_the_first_non_empty_one(
+    headers: dict[str, str], expected: str | None
+) -> None:
     """Every known header is read, the first one that says something counts."""
     assert request_id(headers) == expected
 
@@ -198,13 +202,13 @@ def test_request_id(headers: dict[str, str], expected: str | None) -> None:
         (None, None),
     ],
 )
-def test_durations(text: str | None, seconds: float | None) -> None:
+def test_parse_duration_reads_go_durations_and_seconds_else_none(text: str | None, seconds: float | None) -> None:
     """Go's durations and plain seconds are read; what is odd is `None`."""
     assert parse_duration(text) == (pytest.approx(seconds) if seconds is not None else None)
 
 
 @given(st.text(max_size=60))
-def test_no_header_value_breaks_a_reader(text: str) -> None:
+def test_parse_duration_and_parse_count_given_any_text_never_raise(text: str) -> None:
     """Any text is a number or `None`."""
     assert isinstance(parse_duration(text), float | None)
     assert isinstance(parse_count(text), int | None)

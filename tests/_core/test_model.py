@@ -44,14 +44,14 @@ def scored(tokens: int, choices: int = 1) -> CreateCompletionResponse:
 
 
 @pytest.mark.parametrize(("tokens", "choices"), [(1, 1), (40, 1), (100_000, 1), (40, 3), (2, 1000)])
-def test_repr_is_short_and_useful(tokens: int, choices: int) -> None:
+def test_repr_of_a_large_response_is_short_and_begins_with_its_text(tokens: int, choices: int) -> None:
     """However much came, its `repr` has at most 1,000 characters and begins with the text of the first choice."""
     rendered = repr(scored(tokens, choices))
     assert len(rendered) <= MAX_LENGTH == 1000
     assert rendered.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' a")
 
 
-def test_repr_says_what_was_left_out() -> None:
+def test_repr_of_long_lists_and_texts_states_how_much_was_left_out() -> None:
     """Long lists and texts end in how much more there is, and what follows them is still shown."""
     rendered = repr(scored(40))
     assert "tokens=[' a', ' a', ' a', … 37 more]" in rendered or "tokens=[' a', … 39 more]" in rendered
@@ -70,7 +70,7 @@ def test_repr_of_a_short_model_is_whole() -> None:
 
 
 @pytest.mark.parametrize("encode_json", [True, False])
-def test_to_dict_values_without_a_json_form(encode_json: bool) -> None:
+def test_to_dict_with_encode_json_converts_or_refuses_non_json_values(encode_json: bool) -> None:
     """`encode_json=True` writes what the wire can write and refuses the rest; without it such values stay."""
     request = CreateCompletionRequest(model="m", additional_properties={"id": uuid.UUID(int=1)})
     expected: Any = "00000000-0000-0000-0000-000000000001" if encode_json else uuid.UUID(int=1)
@@ -94,7 +94,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("fields", "kind", "message"), BAD, ids=[message for _, _, message in BAD])
 @pytest.mark.parametrize("options", [{}, {"indent": 2}, {"sort_keys": True, "default": str}], ids=str)
-def test_to_json_is_as_strict_with_options(
+def test_to_json_with_any_options_refuses_what_the_wire_refuses(
     fields: dict[str, Any], kind: type[Exception], message: str, options: dict[str, Any]
 ) -> None:
     """No option makes a request that the wire refuses writable."""
@@ -102,7 +102,7 @@ def test_to_json_is_as_strict_with_options(
         CreateCompletionRequest(**{"model": "m", **fields}).to_json(**options)
 
 
-def test_security_shows_no_key_in_vars_and_asdict() -> None:
+def test_security_in_vars_and_asdict_shows_no_key() -> None:
     """What the standard functions for logging return is masked when it is shown; JSON and pickle have the key."""
     security = shared.Security(api_key_auth="sk-secret")
     for each in (security, shared.Security.from_dict(security.to_dict()), pickle.loads(pickle.dumps(security))):
@@ -112,7 +112,7 @@ def test_security_shows_no_key_in_vars_and_asdict() -> None:
         assert f"Bearer {each.api_key_auth}" == "Bearer sk-secret"
 
 
-def test_import_loads_no_schema() -> None:
+def test_import_of_the_package_loads_no_schema() -> None:
     """The schemas are made when one is asked for."""
     code = "import gpt, sys; print('gpt._core.schema' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)

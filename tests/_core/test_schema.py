@@ -24,7 +24,7 @@ def complaints(data: Any, model: Any = CreateCompletionRequest) -> Any:
 
 
 @pytest.mark.parametrize("model", [CreateCompletionRequest, CreateCompletionResponse, shared.CompletionUsage])
-def test_a_schema_is_made_once(model: Any) -> None:
+def test_schema_called_twice_returns_the_same_object(model: Any) -> None:
     """`schema()` costs nothing the second time; other options give another schema."""
     assert isinstance(model.schema(), Schema)
     assert model.schema() is model.schema()
@@ -32,7 +32,7 @@ def test_a_schema_is_made_once(model: Any) -> None:
     assert model.schema(infer_missing=True).load({"model": "m", "choices": []})
 
 
-def test_a_request_loads_to_the_model() -> None:
+def test_schema_load_of_a_request_gives_the_model_with_nested_and_extras() -> None:
     """Known keys become fields, nested models included; unknown ones go to `additional_properties`."""
     data = {"model": "m", "prompt": "p", "n": 2, "stream_options": {"include_usage": True, "x": 1}, "top_k": 5}
     loaded = load(data)
@@ -46,7 +46,7 @@ PROMPTS: list[Any] = ["a", "", ["a", "b"], [1, 2], [[1, 2], [3]], [], [[]], None
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=str)
-def test_the_forms_of_a_prompt(prompt: Any) -> None:
+def test_schema_load_of_a_valid_prompt_keeps_it(prompt: Any) -> None:
     """A text, texts, token ids, and lists of those are prompts."""
     assert load({"model": "m", "prompt": prompt}).prompt == prompt
 
@@ -72,13 +72,13 @@ FORMS = "expected a string or a list of strings or a list of integers or a list 
     ],
     ids=str,
 )
-def test_what_is_no_prompt(prompt: Any, got: str) -> None:
+def test_schema_load_of_an_invalid_prompt_is_refused_with_what_came(prompt: Any, got: str) -> None:
     """Mixed and misshapen prompts are refused; the message has the forms and what came."""
     assert complaints({"model": "m", "prompt": prompt}) == {"prompt": [f"{FORMS} {got}"]}
 
 
 @pytest.mark.parametrize("stop", ["a", ["a", "b"], [], None], ids=str)
-def test_the_forms_of_stop(stop: Any) -> None:
+def test_schema_load_of_a_valid_stop_keeps_it(stop: Any) -> None:
     """A text or several."""
     assert load({"model": "m", "stop": stop}).stop == stop
 
@@ -86,7 +86,7 @@ def test_the_forms_of_stop(stop: Any) -> None:
 @pytest.mark.parametrize(
     ("stop", "got"), [(5, "int 5"), ([1], "a list with int 1"), (["a", None], "a list with str 'a', null")]
 )
-def test_what_is_no_stop(stop: Any, got: str) -> None:
+def test_schema_load_of_an_invalid_stop_is_refused_with_what_came(stop: Any, got: str) -> None:
     """Nothing else stops."""
     assert complaints({"model": "m", "stop": stop}) == {"stop": [f"expected a string or a list of strings, got {got}"]}
 
@@ -119,7 +119,7 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("name", "value", "message"), MISFITS, ids=[f"{n}={v}" for n, v, _ in MISFITS])
-def test_no_value_is_converted(name: str, value: Any, message: str | None) -> None:
+def test_schema_load_of_a_wrong_type_is_refused_and_never_converted(name: str, value: Any, message: str | None) -> None:
     """A value has the right type or is refused under its field's name."""
     data = {"model": "m", name: value}
     if message is None:
@@ -128,7 +128,7 @@ def test_no_value_is_converted(name: str, value: Any, message: str | None) -> No
         assert complaints(data) == {name: [message]}
 
 
-def test_missing_and_null() -> None:
+def test_schema_load_of_missing_or_null_field_is_refused_only_if_required() -> None:
     """A required field must be there and not null; others may be either."""
     assert complaints({}) == {"model": ["Missing data for required field."]}
     assert complaints({"model": None}) == {"model": ["Field may not be null."]}
@@ -136,12 +136,12 @@ def test_missing_and_null() -> None:
 
 
 @pytest.mark.parametrize("data", [[], "x", 5, None, [{"model": "m"}]], ids=str)
-def test_what_is_no_object(data: Any) -> None:
+def test_schema_load_of_a_non_object_is_refused_as_a_whole(data: Any) -> None:
     """Anything but an object is refused as a whole."""
     assert complaints(data) == {"_schema": ["Invalid input type."]}
 
 
-def test_all_misfits_are_named_at_once() -> None:
+def test_schema_load_of_several_wrong_fields_names_them_all() -> None:
     """Nested fields have nested messages."""
     data = {"n": "1", "echo": 0, "stream_options": {"include_usage": "yes"}}
     assert complaints(data) == {
@@ -152,7 +152,7 @@ def test_all_misfits_are_named_at_once() -> None:
     }
 
 
-def test_many() -> None:
+def test_schema_load_with_many_checks_each_item_and_reports_its_index() -> None:
     """Lists are checked item by item; messages carry the index."""
     schema = CreateCompletionRequest.schema(many=True)
     assert schema.load([{"model": "a"}, {"model": "b"}]) == [
@@ -166,7 +166,7 @@ def test_many() -> None:
     assert CreateCompletionRequest.schema().load([{"model": "a"}], many=True) == [CreateCompletionRequest(model="a")]
 
 
-def test_partial() -> None:
+def test_schema_load_with_partial_leaves_required_fields_none() -> None:
     """Partial input loads without its required fields, the option given to either call."""
     for loaded in (
         CreateCompletionRequest.schema(partial=True).load({"n": 1}),
@@ -187,14 +187,18 @@ LEFT_OUT: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "options", "data"), LEFT_OUT, ids=str)
-def test_load_without_required_fields_gives_none(model: Any, options: dict[str, Any], data: dict[str, Any]) -> None:
+def test_schema_load_leaving_out_required_fields_equals_infer_missing(
+    model: Any, options: dict[str, Any], data: dict[str, Any]
+) -> None:
     """A required field that `partial`, `only` or `exclude` leaves out is `None`."""
     assert model.schema(**options).load(data) == model.from_dict(data, infer_missing=True)
 
 
 @pytest.mark.parametrize("options", [options for _, options, _ in LEFT_OUT], ids=str)
 @pytest.mark.parametrize("choices", [5, "x", [5], {}, [{"text": 5}], [None]], ids=str)
-def test_load_raises_nothing_but_validation_errors(options: dict[str, Any], choices: Any) -> None:
+def test_schema_load_of_bad_choices_with_any_options_raises_validation_error(
+    options: dict[str, Any], choices: Any
+) -> None:
     """With any options, what cannot be loaded is a `ValidationError`, unless marshmallow does not look at it."""
     options = {name: value for name, value in options.items() if value not in (("prompt",), ("model",))}
     try:
@@ -207,20 +211,20 @@ def test_load_raises_nothing_but_validation_errors(options: dict[str, Any], choi
 
 
 @pytest.mark.parametrize("text", ["{", "", "[" * 500 + "]" * 500, "[" * 100_000, b"\xff"])
-def test_loads_of_no_json_is_a_validation_error(text: Any) -> None:
+def test_schema_loads_of_invalid_json_raises_validation_error(text: Any) -> None:
     """Text that is not JSON, or nested too deep, is a `ValidationError` too."""
     with pytest.raises(ValidationError, match="expected JSON"):
         CreateCompletionRequest.schema().loads(text)
 
 
-def test_load_takes_any_mapping() -> None:
+def test_schema_load_of_nested_ordered_dicts_is_accepted() -> None:
     """An `OrderedDict` inside is an object."""
     data = OrderedDict(choices=[OrderedDict(text="a")], usage=OrderedDict(total_tokens=3))
     loaded = CreateCompletionResponse.schema().load(data)
     assert (loaded.usage.total_tokens, loaded.choices[0].text) == (3, "a")
 
 
-def test_validate_and_loads() -> None:
+def test_schema_validate_and_loads_check_like_load() -> None:
     """marshmallow's other ways in check the same."""
     schema = CreateCompletionRequest.schema()
     assert schema.validate({"model": 5}) == {"model": ["expected a string, got int 5"]}
@@ -228,7 +232,7 @@ def test_validate_and_loads() -> None:
     assert schema.loads('{"model": "m", "top_k": 1}').additional_properties == {"top_k": 1}
 
 
-def test_dump_is_to_dict() -> None:
+def test_schema_dump_equals_to_dict() -> None:
     """What a schema dumps is what `to_dict` gives and the wire carries."""
     original = CreateCompletionRequest(
         model=shared.CreateCompletionRequestModel.BABBAGE_002,
@@ -252,13 +256,13 @@ def test_dump_is_to_dict() -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score", "token_prompts_n2"])
-def test_recorded_responses_pass(name: str) -> None:
+def test_schema_loads_of_recorded_responses_equals_from_json(name: str) -> None:
     """Responses of a real server pass the check and load as they do from the wire."""
     body = vllm(name).body
     assert CreateCompletionResponse.schema().loads(body) == CreateCompletionResponse.from_json(body)
 
 
-def test_responses_are_checked_to_the_leaves() -> None:
+def test_schema_load_of_a_response_with_deep_errors_names_their_paths() -> None:
     """An invalid value deep in a response is named by its path."""
     data = {
         "choices": [{"text": "a"}, {"text": 5, "logprobs": {"token_logprobs": [None, "x"], "top_logprobs": {}}}],

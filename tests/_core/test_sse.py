@@ -20,7 +20,7 @@ def decode(chunks: list[bytes] | tuple[bytes, ...]) -> tuple[list[tuple[str, byt
 
 
 @pytest.mark.parametrize("case", [*cases(), *large_cases()], ids=lambda case: case.id)
-def test_table(case: SseCase) -> None:
+def test_sse_decoder_given_each_table_input_yields_its_events_and_rest(case: SseCase) -> None:
     """Every input of the table gives its events and its unfinished rest."""
     events, end = decode(case.chunks)
     assert tuple(events) == case.events
@@ -39,7 +39,7 @@ STREAMS = st.lists(
 
 
 @given(STREAMS, st.lists(st.integers(0, 200), max_size=8))
-def test_cuts_do_not_matter(stream: bytes, cuts: list[int]) -> None:
+def test_sse_decoder_given_a_stream_cut_anywhere_yields_the_same_events(stream: bytes, cuts: list[int]) -> None:
     """Any stream cut at any places decodes as the whole does."""
     places = sorted({0, len(stream), *(cut for cut in cuts if cut <= len(stream))})
     pieces = [stream[a:b] for a, b in pairwise(places)]
@@ -47,12 +47,12 @@ def test_cuts_do_not_matter(stream: bytes, cuts: list[int]) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_one_by_one(stream: bytes) -> None:
+def test_sse_decoder_given_any_bytes_one_by_one_never_raises(stream: bytes) -> None:
     """Bytes that mean nothing never crash, and fed one by one give what they give at once."""
     assert decode([stream[i : i + 1] for i in range(len(stream))]) == decode([stream])
 
 
-def test_nothing_is_kept_of_what_says_nothing() -> None:
+def test_sse_decoder_given_comments_and_unknown_fields_keeps_nothing() -> None:
     """Comments and unknown fields, however many, leave no trace."""
     decoder = Decoder()
     for _ in range(2000):
@@ -60,7 +60,7 @@ def test_nothing_is_kept_of_what_says_nothing() -> None:
     assert (decoder._line, decoder._data) == ([], [])
 
 
-def test_the_fast_path_waits_for_a_byte_order_mark() -> None:
+def test_sse_decoder_given_half_a_byte_order_mark_keeps_it_in_the_first_line() -> None:
     """Half a mark that does not go on to be one belongs to the first line, however the bytes are cut."""
     whole, cut = sse.Decoder(), sse.Decoder()
     stream = (b"\xef", b"data: a\n\n", b"data: b\n\n")

@@ -26,7 +26,7 @@ from gpt._core import url
         ("https://a.example/a%2Fb/v1", "https://a.example/a%2Fb/v1"),
     ],
 )
-def test_a_base_is_normalised(value: str, expected: str) -> None:
+def test_check_base_strips_white_space_and_one_trailing_slash(value: str, expected: str) -> None:
     """White space and one trailing slash go, a query and escapes stay."""
     assert url.check_base(value) == expected
 
@@ -35,7 +35,7 @@ def test_a_base_is_normalised(value: str, expected: str) -> None:
     "value",
     ["", "   ", "localhost:8000/v1", "//a.example/v1", "/v1", "https://", "https:///v1", "ftp://a.example", "v1"],
 )
-def test_a_base_needs_scheme_and_host(value: str) -> None:
+def test_check_base_without_scheme_or_host_raises_with_an_example(value: str) -> None:
     """The message names the option and shows a URL that works."""
     with pytest.raises(ValueError, match=r"^server_url: expected a URL such as http://localhost:8000/v1, got"):
         url.check_base(value)
@@ -53,14 +53,14 @@ def test_a_base_needs_scheme_and_host(value: str) -> None:
         "http://a\x7fb/v1",
     ],
 )
-def test_a_base_that_is_no_url(value: str) -> None:
+def test_check_base_of_an_invalid_url_raises_without_the_password(value: str) -> None:
     """What no URL is an error that shows no part of a password."""
     with pytest.raises(ValueError, match=r"^OPENAI_BASE_URL: ") as caught:
         url.check_base(value, "OPENAI_BASE_URL")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_base_is_a_string() -> None:
+def test_check_base_of_bytes_raises_type_error() -> None:
     """Bytes are refused with their type."""
     with pytest.raises(TypeError, match="server_url: expected a string, got bytes"):
         url.check_base(b"https://a.example")  # type: ignore[arg-type]
@@ -81,19 +81,19 @@ def test_a_base_is_a_string() -> None:
         ("https://a/v1?a%20b=1", {"a b": "2"}, "https://a/v1/completions?a+b=2"),
     ],
 )
-def test_join(base: str, query: Any, expected: str) -> None:
+def test_join_with_a_query_replaces_parameters_by_name(base: str, query: Any, expected: str) -> None:
     """The base's query stays as written; a call's parameter replaces the base's of that name, `None` removes it."""
     assert url.join(base, "/completions", query) == expected
 
 
 @pytest.mark.parametrize("query", ["a=b", [("a", "b")], 3])
-def test_a_query_is_a_mapping(query: Any) -> None:
+def test_join_with_a_query_that_is_no_mapping_raises_type_error(query: Any) -> None:
     """Anything but a mapping is a TypeError that names the option."""
     with pytest.raises(TypeError, match="query: expected a mapping"):
         url.join("https://a/v1", "/completions", query)
 
 
-def test_fill() -> None:
+def test_fill_replaces_every_name_and_raises_on_a_missing_value() -> None:
     """Every `{name}` is replaced; one without a value is named."""
     template = "https://{resource}.example/{deployment}/{resource}"
     assert url.fill(template, {"resource": "r", "deployment": "d"}) == "https://r.example/d/r"
@@ -112,7 +112,9 @@ def test_fill() -> None:
         ("https://u:a+b@a/v1", "https://a/v1", ("u", "a+b")),
     ],
 )
-def test_userinfo_is_taken_out(value: str, bare: str, userinfo: tuple[str, str] | None) -> None:
+def test_split_userinfo_returns_the_bare_url_and_decoded_userinfo(
+    value: str, bare: str, userinfo: tuple[str, str] | None
+) -> None:
     """User and password leave the URL, decoded; a plus stays a plus there."""
     assert url.split_userinfo(value) == (bare, userinfo)
 
@@ -127,13 +129,13 @@ def test_userinfo_is_taken_out(value: str, bare: str, userinfo: tuple[str, str] 
         ("", ""),
     ],
 )
-def test_redact(value: str, expected: str) -> None:
+def test_redact_shows_only_scheme_host_and_path(value: str, expected: str) -> None:
     """Scheme, host and path are shown and nothing else."""
     assert url.redact(value) == expected
 
 
 @given(st.text())
-def test_no_text_breaks_the_functions(text: str) -> None:
+def test_redact_and_check_base_given_any_text_raise_only_value_error(text: str) -> None:
     """Any text is shown, and is a base URL or a ValueError."""
     assert isinstance(url.redact(text), str)
     for candidate in (text, f"http://{text}", f"http://a/{text}"):
@@ -145,7 +147,7 @@ def test_no_text_breaks_the_functions(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [b"x", {"a": 1}, {1}, object(), [b"x"], [[1]], [None]])
-def test_join_given_an_odd_query_value_raises(value: object) -> None:
+def test_join_with_an_odd_query_value_raises_type_error(value: object) -> None:
     """What is no string, number, boolean or sequence of them would be sent as its repr: refused by name."""
     with pytest.raises(
         TypeError, match=r"^query\['a'\]: expected a string, number, boolean or a sequence of them, got"
@@ -153,7 +155,7 @@ def test_join_given_an_odd_query_value_raises(value: object) -> None:
         url.join("http://host/v1", "/completions", {"a": value})  # type: ignore[dict-item]
 
 
-def test_join_given_any_sequence_repeats_the_name() -> None:
+def test_join_with_any_sequence_repeats_the_name() -> None:
     """A range, a tuple and a list are sequences alike."""
     joined = url.join("http://host", "/c", {"a": range(2), "b": (True,), "c": [], "d": 1.5, "e": "x y"})
     assert joined == "http://host/c?a=0&a=1&b=true&d=1.5&e=x+y"

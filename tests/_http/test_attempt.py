@@ -49,7 +49,7 @@ def test_hook_changing_the_body_sends_its_length(own: bool, body: Any) -> None:
 
 
 @OWN
-def test_hook_sending_without_a_body_is_sent(own: bool) -> None:
+def test_hook_sending_a_post_without_body_sends_content_length_zero(own: bool) -> None:
     """A hook may call a token endpoint by a POST without a body, on a new connection and on a used one."""
 
     def fetch_token(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
@@ -170,7 +170,9 @@ def test_status_line_with_control_characters_and_the_key_is_printable(own: bool,
 
 @OWN
 @pytest.mark.parametrize("proxy", ["socks://me:nightjar@host", "socks6://me:nightjar@host:1", "http://me:nightjar@/"])
-def test_proxy_that_is_none_raises_without_the_password(monkeypatch: pytest.MonkeyPatch, own: bool, proxy: str) -> None:
+def test_proxy_url_of_unusable_form_raises_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, own: bool, proxy: str
+) -> None:
     """An odd proxy in the environment is a typed error that shows no password."""
     monkeypatch.setenv("ALL_PROXY", proxy)
     s = make("http://host.example/v1", client=session(own), retry_config=ONCE)
@@ -179,7 +181,7 @@ def test_proxy_that_is_none_raises_without_the_password(monkeypatch: pytest.Monk
     assert "nightjar" not in caught.value.message + repr(caught.value.__cause__)
 
 
-def test_own_value_error_of_an_adapter_passes_unchanged() -> None:
+def test_adapter_raising_value_error_passes_it_unchanged() -> None:
     """A `ValueError` of the caller's own adapter is the caller's, and stays as it is."""
 
     class Odd(requests.adapters.HTTPAdapter):
@@ -269,7 +271,7 @@ def test_throttle_leaving_a_limit_to_the_call_lets_it_retry() -> None:
     assert throttle.limits == [0.001]
 
 
-def test_elapsed_time_counts_what_was_spent_already() -> None:
+def test_elapsed_time_of_a_slow_attempt_counts_towards_max_elapsed_time() -> None:
     """No retry begins later than `max_elapsed_time` after the call's start: time already spent counts."""
     begun = threading.Event()
 
@@ -286,7 +288,7 @@ def test_elapsed_time_counts_what_was_spent_already() -> None:
         assert len(server.requests) == 1
 
 
-def test_completions_made_changes_nothing_of_its_transport() -> None:
+def test_completions_construction_leaves_its_transport_unchanged() -> None:
     """Making the resource leaves its transport as it was."""
     with ScriptedServer() as server:
         transport = Transport(make(server.url).sdk_configuration)

@@ -45,12 +45,12 @@ def numbered(*names: str) -> Callable[[], Security]:
     return lambda: key(next(keys))
 
 
-def test_a_key_is_a_bearer() -> None:
+def test_key_literal_is_stripped_and_sent_as_bearer() -> None:
     """A literal key is stripped and sent as a bearer token."""
     assert sent_with(security=key(" sk-1\n")).header_all("authorization") == ["Bearer sk-1"]
 
 
-def test_a_key_in_another_header_is_bare() -> None:
+def test_key_in_another_header_is_sent_bare() -> None:
     """Azure's `api-key` carries the key alone, and nothing goes into `Authorization`."""
     sent = sent_with(security=key("k", "api-key"))
     assert sent.header("api-key") == "k"
@@ -59,14 +59,14 @@ def test_a_key_in_another_header_is_bare() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n"])
-def test_a_blank_key_is_no_key(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+def test_key_blank_is_no_key(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
     """`Security(api_key_auth="")` is keyless even where the environment has a key."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
     assert sent_with(security=key(blank)).header("authorization") is None
     assert sent_with().header("authorization") == "Bearer sk-env"
 
 
-def test_the_environments_key_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_from_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client keeps the key that it was made with."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
     with ScriptedServer() as server, make(server.url) as s:
@@ -76,7 +76,7 @@ def test_the_environments_key_is_read_at_construction(monkeypatch: pytest.Monkey
         assert server.requests[0].header("authorization") == "Bearer sk-one"
 
 
-def test_a_callable_is_asked_for_every_attempt() -> None:
+def test_callable_key_is_called_once_per_attempt() -> None:
     """A callable key is called when it is needed: not at construction, again for a retry, again for a call."""
     calls = count()
     provider = numbered("first", "second", "third")
@@ -97,12 +97,12 @@ def test_a_callable_is_asked_for_every_attempt() -> None:
         ]
 
 
-def test_a_callable_may_say_keyless() -> None:
+def test_callable_key_returning_empty_sends_no_key() -> None:
     """An empty key from a callable is no key."""
     assert sent_with(security=lambda: key("")).header("authorization") is None
 
 
-def test_a_callable_is_not_asked_when_its_key_is_not_wanted() -> None:
+def test_callable_key_with_authorization_given_is_not_called() -> None:
     """With an `Authorization` of the caller's, or its `None`, no key is fetched."""
     never: Callable[[], Security] = numbered()
     assert sent_with(security=never, http_headers={"authorization": "Mine 1"}).header("authorization") == "Mine 1"
@@ -120,7 +120,9 @@ def test_a_callable_is_not_asked_when_its_key_is_not_wanted() -> None:
     ],
 )
 @pytest.mark.parametrize("own", [True, False])
-def test_a_bad_key_from_a_callable(value: Any, kind: type[Exception], said: str, own: bool) -> None:
+def test_callable_key_returning_a_bad_key_raises_without_showing_it(
+    value: Any, kind: type[Exception], said: str, own: bool
+) -> None:
     """What a provider gives is checked for each attempt; the message says what is wrong and shows nothing of it."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, security=lambda: value, client=client) as s:
@@ -130,7 +132,7 @@ def test_a_bad_key_from_a_callable(value: Any, kind: type[Exception], said: str,
     assert "hid" not in str(caught.value)
 
 
-def test_a_providers_own_exception_passes() -> None:
+def test_callable_key_raising_passes_its_exception_and_sends_nothing() -> None:
     """Whatever a provider raises comes out as it is, and nothing is sent or retried."""
     failures = iter([LookupError("no vault")])
 
@@ -146,14 +148,14 @@ def test_a_providers_own_exception_passes() -> None:
 @pytest.mark.parametrize(
     "bad", ["sk\nhidden", "sk\x00hidden", "sk\x7fhidden", "sk\u2028hidden", "sk-hidden\u200b", "хidden"]
 )
-def test_a_bad_literal_key(bad: str) -> None:
+def test_key_literal_that_no_header_can_carry_fails_at_construction(bad: str) -> None:
     """A key that no header can carry fails at construction, and neither message nor context shows it."""
     with pytest.raises(ValueError, match="the key contains a control character or one outside latin-1") as caught:
         gpt.Gpt(security=key(bad))
     assert "idden" not in f"{caught.value!r} {caught.value.__cause__} {caught.value.__context__}"
 
 
-def test_the_order_of_credentials() -> None:
+def test_credentials_from_several_sources_are_header_then_key_then_userinfo() -> None:
     """Caller's header, then our key, then user and password of the URL."""
     everything: dict[str, Any] = {"userinfo": "u:p@", "security": key("k")}
     assert sent_with(**everything, http_headers={"Authorization": "Mine"}).header_all("authorization") == ["Mine"]
@@ -162,7 +164,7 @@ def test_the_order_of_credentials() -> None:
     assert sent_with("u:p@", http_headers={"Authorization": None}).header("authorization") is None
 
 
-def test_a_given_header_wins_over_a_key_in_it() -> None:
+def test_key_in_a_header_that_the_caller_sets_is_not_sent() -> None:
     """The caller's `api-key`, or its `None`, stands against a key that would go into that header."""
     azure = key("k", "api-key")
     assert sent_with(security=azure, http_headers={"Api-Key": "mine"}).header_all("api-key") == ["mine"]
@@ -171,7 +173,7 @@ def test_a_given_header_wins_over_a_key_in_it() -> None:
     assert sent_with(security=azure, client=session, http_headers={"Api-Key": "mine"}).header_all("api-key") == ["mine"]
 
 
-def test_the_sessions_auth_is_the_fallback() -> None:
+def test_session_auth_without_a_key_is_used() -> None:
     """A session's own auth counts where we have no key, in every form that requests takes."""
     session = requests.Session()
     session.auth = ("u", "p")
@@ -190,7 +192,7 @@ def test_the_sessions_auth_is_the_fallback() -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_netrc_never_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: bool) -> None:
+def test_netrc_entry_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: bool) -> None:
     """A `.netrc` with an entry for the server neither adds nor replaces a credential."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\ndefault login someone password else\n")
@@ -207,7 +209,7 @@ def test_netrc_never_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own
     assert sent_with(client=client(), http_headers={"Authorization": None}).header("authorization") is None
 
 
-def test_a_401_is_not_retried_and_says_what_to_do() -> None:
+def test_error_401_is_not_retried_and_names_the_key_source() -> None:
     """A wrong key is one request, and the message names where keys come from but not the key."""
     with ScriptedServer() as server, make(server.url, security=key("sk-hidden")) as s:
         server.reply(
@@ -224,7 +226,7 @@ def test_a_401_is_not_retried_and_says_what_to_do() -> None:
         assert text(create(s)) == " ok"
 
 
-def test_an_echoed_key_stays_out_of_messages() -> None:
+def test_key_echoed_by_the_server_is_masked_in_the_error_message() -> None:
     """A server that repeats the key of another header does not get it into our message."""
     with ScriptedServer() as server, make(server.url, security=key("hidden", "api-key")) as s:
         server.reply(json_response({"error": {"message": "bad key hidden"}}, 401))
@@ -233,7 +235,7 @@ def test_an_echoed_key_stays_out_of_messages() -> None:
         assert "hidden" not in str(caught.value)
 
 
-def test_security_is_masked_and_travels() -> None:
+def test_security_repr_masks_the_key_and_equality_sees_it() -> None:
     """The model's `repr` hides the key, and equality still sees it."""
     assert repr(key("hidden")) == "Security(api_key_auth='***', header='Authorization')"
     assert repr(key("")) == "Security(api_key_auth='', header='Authorization')"
@@ -243,7 +245,7 @@ def test_security_is_masked_and_travels() -> None:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("failure", [FileNotFoundError("no key file"), requests.ConnectionError("no vault")], ids=repr)
-def test_a_providers_failure_is_not_the_servers(failure: Exception, own: bool) -> None:
+def test_callable_key_raising_a_network_error_passes_it_unretried(failure: Exception, own: bool) -> None:
     """A key that cannot be fetched is the provider's own exception on either session, once, and nothing is sent."""
     calls = []
 

@@ -23,7 +23,7 @@ def state_of(session: requests.Session) -> dict[str, Any]:
     return {name: copy.copy(getattr(session, name)) for name in names}
 
 
-def test_headers_params_and_cookies_are_used() -> None:
+def test_session_headers_params_and_cookies_are_sent() -> None:
     """What the session adds to every request is on ours too; its query comes after the URL's."""
     session = requests.Session()
     session.headers["X-Team"] = "a"
@@ -39,7 +39,7 @@ def test_headers_params_and_cookies_are_used() -> None:
     assert sent.json() == {"model": "m", "prompt": "Say"}
 
 
-def test_what_the_session_changed_wins_over_ours_but_not_over_options() -> None:
+def test_session_header_changed_wins_over_defaults_but_not_over_options() -> None:
     """A session's own user agent stands; the defaults that requests gives every session do not replace ours."""
     session = requests.Session()
     with ScriptedServer() as server:
@@ -57,7 +57,7 @@ def test_what_the_session_changed_wins_over_ours_but_not_over_options() -> None:
     assert types == {"application/json"}
 
 
-def test_only_its_cookies_change() -> None:
+def test_session_after_calls_has_changed_only_its_cookies() -> None:
     """After calls, errors and streams the session is as it was, apart from what servers put into its jar."""
     session = requests.Session()
     session.auth = ("u", "p")
@@ -79,7 +79,7 @@ def test_only_its_cookies_change() -> None:
     assert session.cookies.get_dict() == {"sid": "1"}
 
 
-def test_our_own_session_keeps_no_cookies() -> None:
+def test_session_default_keeps_no_cookies() -> None:
     """Without a session of the caller's, tenants share nothing through a jar."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION, set_cookie="sid=1; Path=/"))
@@ -88,7 +88,7 @@ def test_our_own_session_keeps_no_cookies() -> None:
         assert server.requests[1].header("cookie") is None
 
 
-def test_adapters_are_used() -> None:
+def test_session_adapter_mounted_by_the_caller_sends_the_request() -> None:
     """An adapter that the caller mounted carries the request, with our timeouts and without redirects."""
     seen: list[dict[str, Any]] = []
 
@@ -108,7 +108,7 @@ def test_adapters_are_used() -> None:
     assert {options["stream"] for options in seen} == {True}
 
 
-def test_a_raise_for_status_hook_gives_our_error() -> None:
+def test_session_hook_raise_for_status_gives_the_typed_error_and_retries() -> None:
     """A response hook that calls `raise_for_status` changes neither class nor message of the error, nor retries."""
     session = requests.Session()
     session.hooks["response"].append(lambda response, **_: response.raise_for_status())
@@ -122,7 +122,7 @@ def test_a_raise_for_status_hook_gives_our_error() -> None:
         server.wait_open(1)
 
 
-def test_a_response_hooks_own_exception_passes() -> None:
+def test_session_hook_raising_its_own_exception_passes_it_unchanged() -> None:
     """What else such a hook raises comes out as it is."""
 
     session = requests.Session()
@@ -134,7 +134,7 @@ def test_a_response_hooks_own_exception_passes() -> None:
         assert len(server.requests) == 1
 
 
-def test_the_sessions_proxy_is_used() -> None:
+def test_session_proxy_is_used() -> None:
     """A proxy on the session carries the call."""
     session = requests.Session()
     with ScriptedServer() as server, ForwardProxy() as proxy:
@@ -145,7 +145,7 @@ def test_the_sessions_proxy_is_used() -> None:
         assert [sent.path for sent in proxy.requests] == [f"{server.url}/completions"]
 
 
-def test_the_sessions_verification_is_used() -> None:
+def test_session_verify_decides_which_certificate_is_trusted() -> None:
     """A CA on the session makes a certificate good; without it, the error says so at once."""
     with ScriptedServer(tls=True) as server:
         server.reply(OK)
@@ -157,7 +157,7 @@ def test_the_sessions_verification_is_used() -> None:
         assert server.connections == 2
 
 
-def test_redirects_are_not_followed() -> None:
+def test_redirect_on_a_callers_session_is_not_followed() -> None:
     """A 3xx on the caller's session raises with its target, and nothing is sent there."""
     session = requests.Session()
     with ScriptedServer() as server, ScriptedServer() as other, make(server.url, client=session) as s:
@@ -170,7 +170,7 @@ def test_redirects_are_not_followed() -> None:
 
 @pytest.mark.parametrize("location", ["http://[", "ftp://x", "", "//", "http://é.ü:99999999/"])
 @pytest.mark.parametrize("own", [True, False])
-def test_an_odd_location_is_still_a_redirect(location: str, own: bool) -> None:
+def test_redirect_with_an_odd_location_raises_a_typed_error(location: str, own: bool) -> None:
     """Whatever stands in `Location`, the response is a typed error with its status."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, client=client) as s:
@@ -196,7 +196,7 @@ class Duck:
         return response
 
 
-def test_a_duck_is_enough() -> None:
+def test_session_with_only_prepare_request_and_send_works() -> None:
     """Anything with `prepare_request` and `send` works, with key, body and timeout."""
     duck: Any = Duck(OK.body)
     s = gpt.Gpt(security=shared.Security(api_key_auth="k"), server_url="http://duck/v1", client=duck)
@@ -209,13 +209,13 @@ def test_a_duck_is_enough() -> None:
 
 
 @pytest.mark.parametrize("bad", [object(), requests, "session", HTTPAdapter()])
-def test_what_is_no_session(bad: Any) -> None:
+def test_session_without_prepare_request_and_send_raises_type_error(bad: Any) -> None:
     """What cannot prepare and send is a TypeError that says what is expected."""
     with pytest.raises(TypeError, match=r"client: expected a requests\.Session \(something with send and"):
         gpt.Gpt(client=bad)
 
 
-def test_a_header_of_the_session_that_cannot_be_sent() -> None:
+def test_session_header_that_cannot_be_sent_raises_without_showing_it() -> None:
     """A broken header on the session is a typed error, not retried, that does not show the value."""
     session = requests.Session()
     session.headers["X-Secret"] = "hid\nden"
@@ -226,7 +226,7 @@ def test_a_header_of_the_session_that_cannot_be_sent() -> None:
     assert "hid" not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 
-def test_failures_on_the_callers_session_are_translated() -> None:
+def test_failure_on_a_callers_session_raises_a_typed_error() -> None:
     """Refused connections and cut responses come out as our errors there, too."""
     session = requests.Session()
 

@@ -61,7 +61,7 @@ def test_send_bodies_of_all_sizes_arrive_whole(size: int) -> None:
         assert server.connections == 1
 
 
-def test_send_of_a_small_request_is_one_segment() -> None:
+def test_send_of_a_small_request_puts_head_and_body_in_one_segment() -> None:
     """Head and body of a small request arrive together."""
     first: list[bytes] = []
 
@@ -74,7 +74,7 @@ def test_send_of_a_small_request_is_one_segment() -> None:
     assert first[0].endswith(b"}")
 
 
-def test_send_of_a_hooks_request_without_a_body() -> None:
+def test_send_of_a_hooks_post_without_body_succeeds_on_new_and_warm_connection() -> None:
     """A hook may send a POST without a body, on a new connection and on a warm one."""
 
     def refresh(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
@@ -90,7 +90,7 @@ def test_send_of_a_hooks_request_without_a_body() -> None:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
-def test_send_of_a_changed_body_has_its_length(own: bool) -> None:
+def test_send_of_a_body_changed_by_a_hook_has_its_content_length(own: bool) -> None:
     """A hook that changes the body changes `Content-Length` with it, on a caller's session too."""
 
     def widen(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
@@ -150,7 +150,7 @@ def _full_listener() -> tuple[socket.socket, list[socket.socket]]:
     return listener, clients
 
 
-def test_https_to_a_plain_port_says_so_once() -> None:
+def test_connection_by_https_to_a_plain_port_fails_once_and_names_the_cause() -> None:
     """A server of plain HTTP that waits for a request line ends one handshake, and the message says what is wrong."""
 
     def serve(conn: socket.socket, _: int) -> None:
@@ -166,7 +166,7 @@ def test_https_to_a_plain_port_says_so_once() -> None:
         assert server.connections == 2, "the handshake and the plain question"
 
 
-def test_proxy_managers_are_made_once() -> None:
+def test_proxy_manager_asked_by_many_threads_is_made_once() -> None:
     """The first use of a proxy by many threads gives all of them the same manager, with our pools."""
     for _ in range(50):
         adapter: Any = DefaultSession().get_adapter("http://x")
@@ -199,7 +199,7 @@ class Idle:
         self.closed = True
 
 
-def test_idle_connections_that_are_old_are_closed() -> None:
+def test_idle_connections_older_than_the_limit_are_closed() -> None:
     """What was idle for more than 4 s is closed before it is used, and at the next return at the latest."""
     idle, old, older, fresh = IdleConnections(), Idle(), Idle(), Idle()
     idle.put(older)
@@ -213,7 +213,7 @@ def test_idle_connections_that_are_old_are_closed() -> None:
     assert (older.closed, fresh.closed, idle.qsize()) == (True, False, 1)
 
 
-def test_idle_connections_after_close_are_closed() -> None:
+def test_idle_connections_put_after_close_are_closed() -> None:
     """What comes back to a closed pool is closed."""
     idle, one, two = IdleConnections(), Idle(), Idle()
     idle.put(one)
@@ -225,7 +225,7 @@ def test_idle_connections_after_close_are_closed() -> None:
         idle.get()
 
 
-def test_an_old_connection_is_not_used_again() -> None:
+def test_connection_idle_for_too_long_is_not_reused() -> None:
     """A call after a long pause opens a connection, rather than cross the server's goodbye on the old one."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)

@@ -107,7 +107,7 @@ def call(s: gpt.Gpt, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("name", DRIPS)
-def test_it_holds_against_drips(name: str) -> None:
+def test_deadline_against_a_dripping_server_holds(name: str) -> None:
     """However the server spreads its bytes, the call ends as an APITimeoutError that says so."""
     stream = DRIPS[name][0].startswith(EVENTS)
     with dripping(name) as server, make(server.url, deadline=SECONDS) as s, late() as caught:
@@ -116,7 +116,7 @@ def test_it_holds_against_drips(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "many headers", "endless 100 Continue", "chunk size", "gzip comments"])
-def test_it_holds_over_tls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_over_tls_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same over https."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate().cert))
     with dripping(name, tls=True) as server, make(server.url, deadline=2 * SECONDS) as s, late():
@@ -124,14 +124,14 @@ def test_it_holds_over_tls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["header line", "chunked body", "comments"])
-def test_it_holds_without_a_read_timeout(name: str) -> None:
+def test_deadline_without_a_read_timeout_holds(name: str) -> None:
     """A deadline alone is enough: `timeout=None` does not take it away."""
     with dripping(name) as server, make(server.url, deadline=SECONDS, timeout=None) as s, late():
         call(s, DRIPS[name][0].startswith(EVENTS))
 
 
 @pytest.mark.parametrize("name", ["many headers", "body with a length", "comments"])
-def test_it_holds_through_a_tunnel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_through_a_proxy_tunnel_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a CONNECT proxy the deadline holds as well."""
     with ForwardProxy() as proxy, dripping(name, tls=True) as server:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -142,7 +142,7 @@ def test_it_holds_through_a_tunnel(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("drip", [b"", b"X-A: b\r\n"], ids=["nothing", "headers"])
-def test_it_holds_against_the_proxy_itself(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_against_a_dripping_proxy_holds(drip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that drips its response to CONNECT is abandoned, too."""
     proxy = Dripper(b"HTTP/1.1 200 OK\r\n" if drip else b"", drip)
     with proxy.tcp:
@@ -153,7 +153,7 @@ def test_it_holds_against_the_proxy_itself(drip: bytes, monkeypatch: pytest.Monk
         assert (proxy.finished, proxy.tcp.connections) == ([], 1)
 
 
-def test_it_holds_in_the_handshake() -> None:
+def test_deadline_during_the_tls_handshake_holds() -> None:
     """A server that accepts and never shakes hands is abandoned."""
     with silent_server(lambda conn: conn.recv(65536)) as server:
         with make(server.url.replace("http:", "https:"), deadline=SECONDS) as s, late():
@@ -161,7 +161,7 @@ def test_it_holds_in_the_handshake() -> None:
         server.wait_closed(1)
 
 
-def test_it_holds_across_retries() -> None:
+def test_deadline_across_retries_holds() -> None:
     """Attempts that each fail quickly end with the deadline, however many retries are left."""
     endless = RetryConfig(backoff=BackoffStrategy(20, 20), max_retries=10**6)
     with ScriptedServer() as server, make(server.url, retry_config=endless, deadline=SECONDS) as s:
@@ -171,7 +171,7 @@ def test_it_holds_across_retries() -> None:
         assert 1 < len(server.requests) < 1000
 
 
-def test_no_wait_is_begun_that_would_end_too_late() -> None:
+def test_deadline_shorter_than_the_retry_wait_raises_at_once() -> None:
     """When the server asks for a longer wait than is left, its error comes at once, with the wait in it."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
         server.reply(json_response({"error": "busy"}, 429, retry_after="60"), OK)
@@ -180,7 +180,7 @@ def test_no_wait_is_begun_that_would_end_too_late() -> None:
         assert (caught.value.retry_after, len(server.requests)) == (60.0, 1)
 
 
-def test_a_late_attempt_is_cut_short() -> None:
+def test_deadline_reached_during_a_retry_cuts_it_short() -> None:
     """A retry has only the time that its predecessors left."""
 
     def fail_then_stall(conn: socket.socket, number: int) -> None:
@@ -197,7 +197,7 @@ def test_a_late_attempt_is_cut_short() -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_the_consumers_own_time_counts(own: bool) -> None:
+def test_deadline_between_stream_events_includes_the_consumers_time(own: bool) -> None:
     """Time that the caller spends between two events is time of the call; what had come is in `.partial`."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, deadline=SECONDS, client=client) as s:
@@ -212,7 +212,7 @@ def test_the_consumers_own_time_counts(own: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "chunked body", "body with a length", "comments"])
-def test_on_the_callers_session_it_holds_between_reads(name: str) -> None:
+def test_deadline_on_a_callers_session_holds_between_reads(name: str) -> None:
     """On a session of the caller's each read is capped and the deadline is looked at between reads."""
     with dripping(name) as server, make(server.url, deadline=SECONDS, client=requests.Session()) as s, late():
         call(s, DRIPS[name][0].startswith(EVENTS))
@@ -220,7 +220,7 @@ def test_on_the_callers_session_it_holds_between_reads(name: str) -> None:
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("gzip", [False, True])
-def test_responses_in_time_are_complete(framing: str, gzip: bool) -> None:
+def test_response_within_the_deadline_is_complete_and_keeps_its_connection(framing: str, gzip: bool) -> None:
     """A call with a deadline that is met is like any other, and gives its connection back."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
         response = ScriptedResponse(200, [("content-type", "application/json")], OK.body, framing, gzip=gzip)  # type: ignore[arg-type]
@@ -231,7 +231,7 @@ def test_responses_in_time_are_complete(framing: str, gzip: bool) -> None:
         assert server.connections == (4 if framing == "close" else 1)
 
 
-def test_streams_in_time_are_complete() -> None:
+def test_stream_within_the_deadline_is_complete_and_keeps_its_connection() -> None:
     """Five streams with a deadline take one connection, and the next call without one works on it."""
     with ScriptedServer() as server, make(server.url, deadline=30) as s:
         server.reply(*[sse_response(CHUNK, COMPLETION)] * 5, OK)
@@ -241,7 +241,7 @@ def test_streams_in_time_are_complete() -> None:
         assert server.connections == 1
 
 
-def test_a_call_may_have_a_deadline_of_its_own() -> None:
+def test_deadline_of_a_call_overrides_that_of_the_client() -> None:
     """The call's deadline wins, `None` takes the client's away."""
     with dripping("nothing") as server, make(server.url) as s, pytest.raises(errors.APITimeoutError, match="deadline"):
         create(s, deadline=SECONDS)
@@ -252,7 +252,7 @@ def test_a_call_may_have_a_deadline_of_its_own() -> None:
         assert text(create(s, deadline=None)) == " ok"
 
 
-def test_no_thread_or_timer_is_started() -> None:
+def test_deadline_starts_no_thread_or_timer() -> None:
     """A deadline costs no thread: none starts, even while calls run."""
     names: list[set[str]] = []
     before = threading.enumerate()

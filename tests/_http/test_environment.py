@@ -24,7 +24,7 @@ def proxy() -> Iterator[ForwardProxy]:
         yield proxy
 
 
-def test_http_goes_through_http_proxy(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
+def test_proxy_from_http_proxy_carries_http_calls(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
     """`HTTP_PROXY` carries plain calls and streams; the server sees our headers, the proxy the whole URL."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
@@ -34,7 +34,9 @@ def test_http_goes_through_http_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Fo
         assert server.requests[0].header("authorization") == "Bearer k"
 
 
-def test_https_tunnels_through_https_proxy(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
+def test_proxy_from_https_proxy_gets_a_connect_without_key_or_path(
+    monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy
+) -> None:
     """`HTTPS_PROXY` gets a CONNECT and sees neither key nor path."""
     with ScriptedServer(tls=True) as server:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -48,7 +50,7 @@ def test_https_tunnels_through_https_proxy(monkeypatch: pytest.MonkeyPatch, prox
         assert server.requests[0].header("authorization") == "Bearer hidden"
 
 
-def test_a_proxys_user_and_password_reach_the_proxy_only(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
+def test_proxy_credentials_are_sent_to_the_proxy_only(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
     """The proxy gets the credentials; the server behind it does not."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://u:p%40@"))
     with ScriptedServer() as server, make(server.url) as s:
@@ -59,7 +61,9 @@ def test_a_proxys_user_and_password_reach_the_proxy_only(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("names", ["127.0.0.1", "localhost,127.0.0.1", "*", " 127.0.0.1 , other"])
-def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy, names: str) -> None:
+def test_no_proxy_naming_the_host_connects_directly(
+    monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy, names: str
+) -> None:
     """A host that `NO_PROXY` names is reached directly."""
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("NO_PROXY", names)
@@ -69,7 +73,9 @@ def test_no_proxy_is_respected(monkeypatch: pytest.MonkeyPatch, proxy: ForwardPr
     assert proxy.requests == []
 
 
-def test_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy) -> None:
+def test_proxy_from_the_environment_is_read_at_construction(
+    monkeypatch: pytest.MonkeyPatch, proxy: ForwardProxy
+) -> None:
     """A proxy that appears later does not move a running client; one that vanishes does not either."""
     with ScriptedServer() as server:
         server.reply(OK)
@@ -83,7 +89,7 @@ def test_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch
         assert len(proxy.requests) == 1
 
 
-def test_a_refusing_proxy_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_refusing_the_tunnel_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a proxy says instead of a tunnel is in the message; its password is not."""
 
     def refuse(conn: socket.socket, _: int) -> None:
@@ -104,7 +110,9 @@ def test_a_refusing_proxy_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("password", ["hidden", "hid/den", "hid@den", "hid?den", "hid:den", "hid%2Fden"])
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "127.0.0.1:port", "[", "a b"])
-def test_a_broken_proxy_url_shows_no_password(monkeypatch: pytest.MonkeyPatch, password: str, place: str) -> None:
+def test_proxy_url_broken_raises_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, password: str, place: str
+) -> None:
     """Whatever is wrong with a proxy's URL is a typed error without its user and password."""
     monkeypatch.setenv("HTTP_PROXY", f"http://u:{password}@{place}")
     with make("http://127.0.0.1:9/v1") as s, pytest.raises(errors.APIConnectionError) as caught:
@@ -115,7 +123,7 @@ def test_a_broken_proxy_url_shows_no_password(monkeypatch: pytest.MonkeyPatch, p
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_ca_bundle_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_ca_bundle_from_the_environment_is_trusted(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A corporate CA from the environment makes a certificate good."""
     with ScriptedServer(tls=True) as server:
         server.reply(OK)
@@ -124,7 +132,7 @@ def test_a_ca_bundle_is_used(monkeypatch: pytest.MonkeyPatch, variable: str) -> 
             assert text(create(s)) == " ok"
 
 
-def test_an_unknown_certificate_is_refused_once() -> None:
+def test_certificate_unknown_is_refused_without_a_retry() -> None:
     """Without the CA nothing is sent, nothing is retried, and the message says what is wrong with whom."""
     with ScriptedServer(tls=True) as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
         server.reply(OK)
@@ -134,7 +142,9 @@ def test_an_unknown_certificate_is_refused_once() -> None:
         assert (server.requests, server.connections) == ([], 1)
 
 
-def test_a_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ca_bundle_path_missing_raises_naming_the_path_without_a_retry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A path that leads nowhere is a typed error that shows the path, and is not retried."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
     with ScriptedServer(tls=True) as server, make(server.url) as s:
@@ -143,7 +153,7 @@ def test_a_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert server.connections == 0
 
 
-def test_a_server_without_tls() -> None:
+def test_https_url_of_a_plain_server_fails_once_and_suggests_http() -> None:
     """An `https` URL of a plain server is one attempt, and a message that says what to change."""
 
     def respond_plainly(conn: socket.socket, _: int) -> None:
@@ -157,7 +167,7 @@ def test_a_server_without_tls() -> None:
     assert "TLS" in str(caught.value.__cause__)
 
 
-def test_nothing_in_the_environment_changes() -> None:
+def test_environment_after_client_use_is_unchanged() -> None:
     """Making and using a client leaves the environment alone."""
     before = dict(os.environ)
     with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
@@ -166,7 +176,7 @@ def test_nothing_in_the_environment_changes() -> None:
     assert dict(os.environ) == before
 
 
-def test_options_of_a_call_do_not_look_at_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_set_after_construction_is_ignored_by_calls_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that appears later moves no call to the client's server, whatever its query, headers or path."""
     with ForwardProxy() as proxy, ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)

@@ -77,7 +77,7 @@ BUILTIN = [cls for cls in vars(__import__("builtins")).values() if isinstance(cl
 
 
 @pytest.mark.parametrize("cls", [*CLASSES, *BUILTIN], ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
-def test_the_mapping_is_total(cls: type[BaseException]) -> None:
+def test_classify_given_every_transport_exception_gives_a_kind_and_no_secrets(cls: type[BaseException]) -> None:
     """Each class of the layers below is caught, classified and described without its secrets, however it is made."""
     made = list(attempts(cls))
     assert made, f"{cls.__name__} could not be made: add its shape to attempts()"
@@ -142,14 +142,16 @@ EXAMPLES: list[tuple[Callable[[], BaseException], str, str]] = [
 
 
 @pytest.mark.parametrize(("make", "kind", "said"), EXAMPLES, ids=lambda value: str(value)[:20])
-def test_examples(make: Callable[[], BaseException], kind: str, said: str) -> None:
+def test_classify_given_wrapped_causes_takes_kind_and_text_of_the_innermost(
+    make: Callable[[], BaseException], kind: str, said: str
+) -> None:
     """The wrapped cause decides the kind, and the innermost reason is what a person reads."""
     failure = classify(make())
     assert kind in (failure.kind, f"{failure.kind}/{failure.phase}")
     assert said in failure.text
 
 
-def test_causes_and_contexts_are_looked_at() -> None:
+def test_classify_follows_cause_and_context_and_ends_in_a_ring() -> None:
     """A reason that hangs on `__cause__` or `__context__` counts; a ring of them ends."""
     outer = requests.ConnectionError("outer")
     outer.__cause__ = urllib3.exceptions.ProtocolError("middle")
@@ -159,7 +161,7 @@ def test_causes_and_contexts_are_looked_at() -> None:
     assert classify(outer).kind == "timeout"
 
 
-def test_an_exception_that_cannot_be_remade_is_replaced() -> None:
+def test_classify_given_an_exception_that_cannot_be_remade_names_its_class() -> None:
     """A class with a constructor of its own becomes a plain exception that names it."""
 
     class Odd(requests.RequestException):
@@ -184,7 +186,7 @@ def test_an_exception_that_cannot_be_remade_is_replaced() -> None:
         ("http://host:80 and http://me@host2", "http://host:80 and http://host2"),
     ],
 )
-def test_redact_urls(text: str, expected: str) -> None:
+def test_redact_urls_removes_userinfo_and_query_and_keeps_the_rest(text: str, expected: str) -> None:
     """User, password and query leave every URL of a text, the rest stays."""
     assert redact_urls(text) == expected
 
@@ -196,14 +198,14 @@ def test_redact_urls(text: str, expected: str) -> None:
         ["{0}me:{1}hidden@host/v1", "{0}host/v1?k={1}hidden", "{0}me:hidden{1}@host", "with url: /v1?{1}hidden"]
     ),
 )
-def test_no_url_gets_a_password_through(noise: str, scheme: str, form: str) -> None:
+def test_redact_urls_given_noise_around_a_password_never_shows_it(noise: str, scheme: str, form: str) -> None:
     """Whatever stands around a password in a URL, it does not survive where the URL has no space or quote in it."""
     text = form.format(scheme, noise)
     if not any(c in noise for c in " '\"()"):
         assert "hidden" not in redact_urls(text)
 
 
-def test_the_classes_that_tests_of_ours_do_not_reach_are_known() -> None:
+def test_transport_exceptions_contain_no_sdk_or_programming_errors() -> None:
     """`TRANSPORT_EXCEPTIONS` names families: none has a class of ours or a mistake in the caller's code in it."""
     strangers = (TypeError, KeyError, AttributeError, errors.SDKError, AssertionError)
     for family, stranger in product(TRANSPORT_EXCEPTIONS, strangers):

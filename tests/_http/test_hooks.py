@@ -38,7 +38,7 @@ def make_response(
     return response
 
 
-def test_order_and_attempts() -> None:
+def test_hooks_given_in_order_run_first_outermost_in_each_attempt() -> None:
     """The first hook is outermost, and each attempt runs them all."""
     log: list[str] = []
     with ScriptedServer() as server, make(server.url, hooks=[tagging("a", log), tagging("b", log)]) as s:
@@ -48,7 +48,7 @@ def test_order_and_attempts() -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_hook_sees_the_request_as_it_goes_out(own: bool) -> None:
+def test_hook_receives_the_request_as_sent(own: bool) -> None:
     """Method, URL, headers with the key, and the body as bytes."""
     seen: list[requests.PreparedRequest] = []
 
@@ -69,7 +69,7 @@ def test_a_hook_sees_the_request_as_it_goes_out(own: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_hook_changes_its_own_copy(own: bool) -> None:
+def test_hook_changing_the_request_affects_only_its_own_attempt(own: bool) -> None:
     """What a hook does to a request reaches the wire, and neither the next attempt nor the next call."""
 
     def sign(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
@@ -88,7 +88,7 @@ def test_a_hook_changes_its_own_copy(own: bool) -> None:
         assert len(server.requests) == 3
 
 
-def test_a_hook_may_send_to_another_server() -> None:
+def test_hook_changing_the_url_sends_to_another_server() -> None:
     """A request that a hook turned round goes where it says."""
     with ScriptedServer() as home, ScriptedServer() as away:
         away.reply(OK)
@@ -102,7 +102,7 @@ def test_a_hook_may_send_to_another_server() -> None:
         assert (home.requests, away.requests[0].path) == ([], "/v1/elsewhere")
 
 
-def test_a_hook_may_response_without_the_network() -> None:
+def test_hook_responding_itself_sends_nothing() -> None:
     """A cache or a test double returns a response of its own, plain, streamed or an error."""
     responses = iter(
         [
@@ -121,7 +121,7 @@ def test_a_hook_may_response_without_the_network() -> None:
         stream_text(s)
 
 
-def test_a_stream_without_the_network() -> None:
+def test_hook_responding_with_events_gives_a_stream() -> None:
     """A response with a ready body streams like one from a server."""
     event = b'data: {"choices":[{"text":"%b","index":0,"finish_reason":"stop"}]}\r\n\r\n'
     body = event % b"a" + event % b"b" + b"data: [DONE]\r\n\r\n"
@@ -129,14 +129,14 @@ def test_a_stream_without_the_network() -> None:
     assert stream_text(s) == "ab"
 
 
-def test_a_hooks_response_is_retried_like_a_servers() -> None:
+def test_hook_responding_with_a_retryable_status_is_retried() -> None:
     """A status is a status, whoever made it."""
     statuses = iter([503, 429, 200])
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: make_response(status=next(statuses))])
     assert create(s).retries_taken == 2
 
 
-def test_a_hook_may_send_several_times() -> None:
+def test_hook_sending_twice_makes_two_requests() -> None:
     """A hook with a retry of its own sends what it likes."""
 
     def twice(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
@@ -149,7 +149,7 @@ def test_a_hook_may_send_several_times() -> None:
         assert len(server.requests) == 2
 
 
-def test_streams_pass_through_hooks_unread() -> None:
+def test_hook_reading_only_the_head_leaves_the_stream_unread() -> None:
     """A hook that only looks at the head of a response does not hold the stream back."""
     log: list[str] = []
     with ScriptedServer() as server, make(server.url, hooks=[tagging("a", log)]) as s:
@@ -160,7 +160,7 @@ def test_streams_pass_through_hooks_unread() -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_hook_may_read_the_body(streamed: bool) -> None:
+def test_hook_reading_the_body_leaves_it_readable(streamed: bool) -> None:
     """A hook that reads `response.content` leaves it readable for us, in streams as well."""
     bodies: list[bytes] = []
 
@@ -178,7 +178,7 @@ def test_a_hook_may_read_the_body(streamed: bool) -> None:
 @pytest.mark.parametrize(
     "error", [LookupError("mine"), requests.ConnectionError("mine"), TimeoutError("mine"), KeyboardInterrupt()]
 )
-def test_a_hooks_own_exception_passes_unchanged(error: BaseException) -> None:
+def test_hook_raising_any_exception_passes_it_unchanged(error: BaseException) -> None:
     """What a hook raises is what the caller gets, the same object, once, whatever its class."""
     calls: list[int] = []
 
@@ -193,7 +193,7 @@ def test_a_hooks_own_exception_passes_unchanged(error: BaseException) -> None:
     assert calls == [1]
 
 
-def test_a_hooks_own_sdk_error_passes_unchanged() -> None:
+def test_hook_raising_an_sdk_error_passes_it_unretried() -> None:
     """One of our classes, made by a hook, is not retried."""
     mine = errors.APIConnectionError("circuit open")
     calls: list[int] = []
@@ -208,7 +208,7 @@ def test_a_hooks_own_sdk_error_passes_unchanged() -> None:
     assert calls == [1]
 
 
-def test_a_hook_sees_our_errors_and_may_swallow_them() -> None:
+def test_hook_catching_a_send_error_may_respond_instead() -> None:
     """A failed `send` raises our class inside the hook, which may respond instead."""
 
     def fall_back(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
@@ -220,7 +220,7 @@ def test_a_hook_sees_our_errors_and_may_swallow_them() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "text", COMPLETION, 200])
-def test_a_hook_that_returns_something_else(wrong: Any) -> None:
+def test_hook_returning_no_response_raises_type_error_naming_it(wrong: Any) -> None:
     """The message names the hook and what it returned."""
 
     def forgetful(prepared: requests.PreparedRequest, send: Send) -> requests.Response:
@@ -230,7 +230,7 @@ def test_a_hook_that_returns_something_else(wrong: Any) -> None:
         create(make("http://nowhere.invalid/v1", hooks=[forgetful]))
 
 
-def test_an_object_as_a_hook() -> None:
+def test_hook_given_as_a_callable_object_runs_for_every_call() -> None:
     """Anything callable is a hook; a generator of hooks is read once."""
 
     class Counting:
@@ -250,7 +250,7 @@ def test_an_object_as_a_hook() -> None:
     assert hook.calls == 2
 
 
-def test_unfinished_responses_of_a_hook() -> None:
+def test_hook_responding_without_status_or_body_raises() -> None:
     """A response without a status is the hook's mistake and named; one without a body is a typed error."""
     s = make("http://nowhere.invalid/v1", hooks=[lambda prepared, send: requests.Response()])
     with pytest.raises(TypeError, match="hook <lambda>: the response that it returned has no status_code"):
@@ -261,7 +261,7 @@ def test_unfinished_responses_of_a_hook() -> None:
             create(s)
 
 
-def test_a_hooks_response_has_the_same_limits() -> None:
+def test_hook_responding_beyond_max_response_bytes_raises() -> None:
     """A response without a network is bounded by `max_response_bytes` in streams, too."""
     body = b": " + b"x" * 5000 + b"\n\ndata: [DONE]\n\n"
     hook = [lambda prepared, send: make_response(body, 200, "text/event-stream")]

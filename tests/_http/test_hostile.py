@@ -105,7 +105,7 @@ BROKEN: dict[str, tuple[bytes, ...]] = {
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_responses(name: str, own: bool) -> None:
+def test_response_broken_in_any_way_raises_a_short_typed_error(name: str, own: bool) -> None:
     """Whatever comes back, a person gets a short message with the host, of one of our classes."""
     with sending(*BROKEN[name]) as server, make(server.url, client=None if own else requests.Session()) as s:
         with pytest.raises(errors.SDKError, match=f"127.0.0.1:{server.port}") as caught:
@@ -130,7 +130,7 @@ STREAMS: dict[str, tuple[bytes, ...]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_broken_streams(name: str) -> None:
+def test_stream_broken_in_any_way_raises_and_closes_the_connection(name: str) -> None:
     """A stream that breaks is a typed error, too, and its connection is closed."""
     with sending(*STREAMS[name]) as server, make(server.url) as s:
         with pytest.raises(errors.SDKError, match=f"127.0.0.1:{server.port}"):
@@ -151,7 +151,7 @@ ERRORS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("status", [400, 500])
-def test_hostile_error_bodies(name: str, status: int) -> None:
+def test_error_body_of_hostile_content_keeps_status_and_short_message(name: str, status: int) -> None:
     """Whatever an error's body is, the status picks the class and the message stays short."""
     with ScriptedServer() as server, make(server.url, retry_config=ONCE) as s:
         server.reply(json_response(ERRORS[name], status))
@@ -181,7 +181,7 @@ FLOODS: dict[str, tuple[bytes, bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-def test_floods_end_at_the_limit(name: str) -> None:
+def test_response_without_end_is_cut_at_max_response_bytes(name: str) -> None:
     """An endless response is cut off at `max_response_bytes`, in plain and stream, and memory stays near the limit."""
     head, start, piece = FLOODS[name]
     with sending(head + start, piece, repeat=1024) as server, make(server.url, max_response_bytes=LIMIT) as s:
@@ -194,7 +194,7 @@ def test_floods_end_at_the_limit(name: str) -> None:
         server.wait_closed(1)
 
 
-def test_a_flood_of_an_error_body() -> None:
+def test_error_body_without_end_is_cut_at_one_megabyte() -> None:
     """Of an endless error body a megabyte is read; the status is raised."""
     head = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
     with sending(head, b"x" * MEGABYTE, repeat=1024) as server, make(server.url) as s:
@@ -210,7 +210,7 @@ def test_a_flood_of_an_error_body() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", ["json", "stream", "error"])
-def test_a_gzip_bomb(kind: str, layers: int) -> None:
+def test_response_that_is_a_gzip_bomb_is_cut_off_in_bounded_memory(kind: str, layers: int) -> None:
     """What is small on the wire and 64 MiB unpacked is cut off before it is unpacked, packed twice as well."""
     head = {"json": HEAD, "stream": EVENTS, "error": b"HTTP/1.1 400 Bad\r\n"}[kind]
     coding = b"Content-Encoding: " + b", ".join([b"gzip"] * layers) + b"\r\n"
@@ -223,7 +223,7 @@ def test_a_gzip_bomb(kind: str, layers: int) -> None:
         assert peak_of(explode) < BOUND
 
 
-def test_the_limit_is_on_what_is_unpacked() -> None:
+def test_response_of_unpacked_size_one_byte_over_the_limit_raises() -> None:
     """A response of exactly the limit is read, one byte more is not, compressed or not."""
     size = len(OK.body)
     headers = [("content-type", "application/json")]
@@ -239,7 +239,7 @@ def test_the_limit_is_on_what_is_unpacked() -> None:
                 create(make(server.url, max_response_bytes=size - 1))
 
 
-def test_a_stream_that_grows_too_large_keeps_what_came() -> None:
+def test_stream_beyond_the_limit_raises_with_partial() -> None:
     """The error of a stream over the limit has `.partial`."""
     chunk = {"choices": [{"text": "a" * 1000, "index": 0, "finish_reason": None}]}
     with ScriptedServer() as server, make(server.url, max_response_bytes=3500) as s:
@@ -250,14 +250,14 @@ def test_a_stream_that_grows_too_large_keeps_what_came() -> None:
         assert caught.value.partial.choices[0].text == "a" * 3000
 
 
-def test_keep_alive_lines_before_json_are_no_harm() -> None:
+def test_response_with_blank_lines_before_the_json_is_read() -> None:
     """Blank lines before the JSON, for ever so long, are skipped."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(b"\n" * 100_000 + OK.body))
         assert text(create(s)) == " ok"
 
 
-def test_a_client_survives_all_of_it() -> None:
+def test_client_after_broken_responses_still_works() -> None:
     """After a broken response the same client works on."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(b"\xff"), json_response(OK.body, cut=True), OK)

@@ -145,7 +145,7 @@ class Stalled:
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("inside", [True, False], ids=["reading", "idle"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_close_from_another_thread_ends_the_connection(
+def test_stream_closed_from_another_thread_ends_the_connection(
     own: bool, inside: bool, tls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server sees the end of a stream that another thread closes, whether or not somebody reads it."""
@@ -170,7 +170,7 @@ def test_close_from_another_thread_ends_the_connection(
         stream.close()
 
 
-def test_a_blocking_pool_gets_every_connection_back() -> None:
+def test_connection_of_a_blocking_pool_is_always_returned() -> None:
     """A caller's pool of one connection that blocks is never starved: not by closed, dropped or failed responses."""
     session = requests.Session()
     session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, pool_block=True))
@@ -194,7 +194,7 @@ def test_a_blocking_pool_gets_every_connection_back() -> None:
             assert text(create(s)) == " ok"
 
 
-def test_a_stream_dropped_in_a_cycle_ends_the_connection() -> None:
+def test_stream_dropped_in_a_reference_cycle_ends_the_connection() -> None:
     """The collector closes a half-read stream that is part of a reference cycle; the next call works."""
     stalled = Stalled()
     with stalled.server as server, make(server.url) as s:
@@ -209,7 +209,7 @@ def test_a_stream_dropped_in_a_cycle_ends_the_connection() -> None:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_close_in_a_forked_child_touches_no_lock() -> None:
+def test_stream_closed_in_a_forked_child_touches_no_lock() -> None:
     """A child that closes, drops and reads its parent's stream ends, though a thread held the stream's lock."""
     with ScriptedServer() as server, make(server.url) as s:
         gate = threading.Event()
@@ -272,7 +272,7 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("head", DOUBTFUL.values(), ids=DOUBTFUL)
-def test_a_response_whose_length_is_in_doubt_costs_the_connection(head: bytes, own: bool) -> None:
+def test_response_with_a_doubtful_length_closes_the_connection(head: bytes, own: bool) -> None:
     """A length that two readers may read differently is believed once and the connection closed."""
     with RawServer(framed(head)) as server, make(server.url, client=None if own else requests.Session()) as s:
         assert text(create(s)) == text(create(s)) == "first"
@@ -280,7 +280,7 @@ def test_a_response_whose_length_is_in_doubt_costs_the_connection(head: bytes, o
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
-def test_length_and_chunks_together_cost_the_connection(own: bool) -> None:
+def test_response_with_both_length_and_chunks_closes_the_connection(own: bool) -> None:
     """Chunks count where a length says something else, and the connection is closed."""
     body = BODY % b"first"
     head = b"200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked"
@@ -291,7 +291,7 @@ def test_length_and_chunks_together_cost_the_connection(own: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
-def test_bytes_after_a_response_cost_the_connection(own: bool) -> None:
+def test_response_followed_by_extra_bytes_closes_the_connection(own: bool) -> None:
     """What was sent behind a response, in the same packet, is nobody's; the connection is closed."""
     body = BODY % b"first"
     server = RawServer(framed(b"200 OK\r\nContent-Length: %d" % len(body), body + b"HTTP/1.1 200 OK\r\n"))
@@ -316,7 +316,7 @@ def interim(heads: bytes) -> Any:
 
 @pytest.mark.parametrize("deadline", [None, 30])
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
-def test_interim_responses_are_skipped(status: int, deadline: float | None) -> None:
+def test_interim_responses_before_the_final_one_are_skipped(status: int, deadline: float | None) -> None:
     """Interim responses of every kind are no response; each call gets its own final one, on one connection."""
     heads = b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status * 3
     with RawServer(interim(heads)) as server, make(server.url, deadline=deadline) as s:
@@ -324,7 +324,7 @@ def test_interim_responses_are_skipped(status: int, deadline: float | None) -> N
         assert server.connections == 1
 
 
-def test_an_interim_response_costs_the_connection_of_a_callers_session() -> None:
+def test_interim_response_on_a_callers_session_raises_and_costs_the_connection() -> None:
     """What requests takes for the response raises, and the next call has a connection of its own."""
     heads = b"HTTP/1.1 103 Early Hints\r\n\r\n"
     with RawServer(interim(heads)) as server, make(server.url, client=requests.Session()) as s:
@@ -334,14 +334,14 @@ def test_an_interim_response_costs_the_connection_of_a_callers_session() -> None
         assert server.connections == 3
 
 
-def test_a_flood_of_interim_responses_ends() -> None:
+def test_interim_responses_beyond_a_hundred_raise() -> None:
     """More than a hundred interim responses are an error, without any deadline."""
     heads = b"HTTP/1.1 102 Processing\r\n\r\n" * 1000
     with RawServer(interim(heads)) as server, make(server.url) as s, pytest.raises(Exception, match="100 interim"):
         create(s)
 
 
-def test_many_calls_share_few_connections() -> None:
+def test_connection_after_a_sound_response_is_reused() -> None:
     """A sound response returns its connection, whatever frames it."""
 
     def response(sent: Received) -> Any:

@@ -21,7 +21,7 @@ def ours(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[st
     return [record.getMessage() for record in caplog.records if record.name == "gpt" and record.levelno == level]
 
 
-def test_one_line_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_at_info_has_one_line_per_attempt_and_wait(caplog: pytest.LogCaptureFixture) -> None:
     """INFO has method, host and path, status, time, request id and number of each attempt, and the wait between."""
     caplog.set_level(logging.INFO)
     with ScriptedServer() as server, make(server.url) as s:
@@ -33,7 +33,7 @@ def test_one_line_an_attempt(caplog: pytest.LogCaptureFixture) -> None:
     assert re.fullmatch(r"Retrying request in 0\.00\d s \(retry 1\): http://\S+/v1/completions", between)
 
 
-def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_at_debug_adds_the_sizes(caplog: pytest.LogCaptureFixture) -> None:
     """DEBUG has the number of bytes sent and announced."""
     caplog.set_level(logging.DEBUG, "gpt")
     with ScriptedServer() as server, make(server.url) as s:
@@ -47,7 +47,7 @@ def test_debug_adds_sizes(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_attempts_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_an_attempt_without_a_response_names_the_error_class(caplog: pytest.LogCaptureFixture) -> None:
     """A failed attempt's line names the class of its error; one that the deadline ended has its line, too."""
     caplog.set_level(logging.INFO, "gpt")
     with silent_server() as server, make(server.url, timeout=0.05) as s:
@@ -61,7 +61,7 @@ def test_attempts_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
     assert outcomes == ["APITimeoutError"] * 2 + ["APIConnectionError"] * 3
 
 
-def test_nothing_above_info(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_a_failed_call_has_nothing_above_info(caplog: pytest.LogCaptureFixture) -> None:
     """Failures are raised, not shouted: no warning and no error is logged by us."""
     caplog.set_level(logging.WARNING)
     with ScriptedServer() as server, make(server.url) as s:
@@ -71,7 +71,7 @@ def test_nothing_above_info(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.name.startswith("gpt")] == []
 
 
-def test_url_parts_that_may_be_secret_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_a_url_leaves_out_userinfo_and_query(caplog: pytest.LogCaptureFixture) -> None:
     """User, password and query of the URL are in no message and no argument of ours."""
     caplog.set_level(logging.DEBUG, "gpt")
     with ScriptedServer() as server:
@@ -84,7 +84,7 @@ def test_url_parts_that_may_be_secret_are_left_out(caplog: pytest.LogCaptureFixt
     assert "hidden" not in "".join(lines)
 
 
-def test_logging_is_not_configured() -> None:
+def test_log_configuration_is_untouched_by_import_and_use() -> None:
     """Importing and using the package adds no handler, sets no level and prints nothing."""
     code = (
         "import logging, gpt\n"

@@ -67,7 +67,7 @@ def refused(**fields: Any) -> Exception:
     return caught.value
 
 
-def test_everything_arrives_exactly() -> None:
+def test_request_with_every_field_set_arrives_exactly() -> None:
     """Every field set at once is received as it was set, and no other."""
     options = shared.CompletionStreamOptions(include_usage=False, include_obfuscation=True)
     body = sent(**EVERYTHING, stream_options=options, additional_properties={"top_k": 5, "guided": None})
@@ -78,14 +78,14 @@ def test_everything_arrives_exactly() -> None:
     }
 
 
-def test_the_least_is_two_keys() -> None:
+def test_request_with_model_and_prompt_sends_two_keys() -> None:
     """Model and prompt, compact, in UTF-8, and nothing that was not said."""
     assert sent(model="m", prompt="Saÿ \u2028") == '{"model":"m","prompt":"Saÿ \u2028"}'.encode()
     assert sent(model="m") == b'{"model":"m"}'
 
 
 @pytest.mark.parametrize("name", ["best_of", "frequency_penalty", "logprobs", "max_tokens", "n", "seed", "temperature"])
-def test_zeros_are_sent(name: str) -> None:
+def test_request_field_of_zero_is_sent(name: str) -> None:
     """Zero is a value."""
     assert value(**{name: 0}) == 0
 
@@ -95,12 +95,12 @@ def test_zeros_are_sent(name: str) -> None:
     [{"echo": False}, {"prompt": ""}, {"suffix": ""}, {"stop": ""}, {"stop": []}, {"logit_bias": {}}, {"prompt": []}],
     ids=str,
 )
-def test_empty_values_are_sent(fields: dict[str, Any]) -> None:
+def test_request_field_of_empty_value_is_sent(fields: dict[str, Any]) -> None:
     """`False`, `""` and empty lists are values, too."""
     assert value(**fields) == next(iter(fields.values()))
 
 
-def test_empty_options_are_sent() -> None:
+def test_request_stream_options_without_options_are_sent_as_an_empty_object() -> None:
     """Options without an option are an empty object."""
     assert value(stream_options=shared.CompletionStreamOptions()) == {}
 
@@ -133,12 +133,12 @@ TOKENS = [
 
 
 @pytest.mark.parametrize(("prompt", "expected"), [case[1:] for case in TOKENS], ids=[case[0] for case in TOKENS])
-def test_forms_of_a_prompt(prompt: Any, expected: object) -> None:
+def test_request_prompt_of_any_form_arrives_as_text_or_lists(prompt: Any, expected: object) -> None:
     """Texts and token ids arrive as JSON lists, from whatever holds them; a text is never taken apart."""
     assert value(prompt=prompt) == expected
 
 
-def test_stop_forms() -> None:
+def test_request_stop_of_text_or_tuple_arrives_as_text_or_list() -> None:
     """A text stays a text, a tuple becomes a list."""
     assert value(stop="ab") == "ab"
     assert value(stop=("a", "b")) == ["a", "b"]
@@ -165,31 +165,31 @@ class Bias(Enum):
     ],
     ids=str,
 )
-def test_numbers_and_keys(fields: dict[str, Any], expected: object) -> None:
+def test_request_numpy_numbers_and_integer_keys_arrive_as_json(fields: dict[str, Any], expected: object) -> None:
     """Integer keys become strings; NumPy's numbers are numbers."""
     assert value(**fields) == expected
 
 
-def test_the_models_of_the_enumeration() -> None:
+def test_request_model_of_the_enumeration_is_sent_as_its_name() -> None:
     """A model may be a member of the enumeration."""
     body = sent(model=shared.CreateCompletionRequestModel.GPT_3_5_TURBO_INSTRUCT)
     assert body == b'{"model":"gpt-3.5-turbo-instruct"}'
 
 
-def test_additional_properties_win() -> None:
+def test_request_additional_properties_override_fields() -> None:
     """Extras are merged last: they replace fields, and an explicit null is sent."""
     extras = {"max_tokens": "many", "n": None, "top_k": 5, "nested": {"a": [None, {"b": "c"}]}, "id": uuid.UUID(int=1)}
     received = json.loads(sent(model="m", prompt="p", max_tokens=3, n=2, additional_properties=extras))
     assert received == {"model": "m", "prompt": "p", **extras, "id": "00000000-0000-0000-0000-000000000001"}
 
 
-def test_extras_of_the_stream_options() -> None:
+def test_request_stream_options_extras_are_merged_in_place() -> None:
     """Nested extras are merged where they are."""
     options = shared.CompletionStreamOptions(include_usage=True, additional_properties={"continuous_usage_stats": True})
     assert value(stream_options=options) == {"include_usage": True, "continuous_usage_stats": True}
 
 
-def test_nothing_of_the_caller_is_changed() -> None:
+def test_request_after_sending_is_unchanged() -> None:
     """Sending leaves the request and everything in it as it was."""
     bias, extras, prompt = {5: 1.0}, {"top_k": 1}, ["a"]
     original = request(prompt=prompt, logit_bias=bias, additional_properties=extras)
@@ -255,7 +255,9 @@ NOT_JSON: list[tuple[dict[str, Any], type[Exception], str]] = [
 @pytest.mark.parametrize(
     ("fields", "kind", "message"), NOT_JSON, ids=[f"{i}-{m[:30]}" for i, (_, _, m) in enumerate(NOT_JSON)]
 )
-def test_what_cannot_be_sent_is_named(fields: dict[str, Any], kind: type[Exception], message: str) -> None:
+def test_request_value_that_cannot_be_sent_raises_naming_the_field(
+    fields: dict[str, Any], kind: type[Exception], message: str
+) -> None:
     """Before anything is sent, an error names the field, what was expected and what came."""
     error = refused(**fields)
     assert type(error) is kind
@@ -263,13 +265,13 @@ def test_what_cannot_be_sent_is_named(fields: dict[str, Any], kind: type[Excepti
     assert len(str(error)) < 200
 
 
-def test_a_wrong_type_has_a_way_out() -> None:
+def test_request_field_of_wrong_type_can_be_sent_in_additional_properties() -> None:
     """The message of a refused type tells how to send it all the same, and that works."""
     assert "can be sent in additional_properties" in str(refused(logprobs="all"))
     assert json.loads(sent(model="m", additional_properties={"logprobs": "all"}))["logprobs"] == "all"
 
 
-def test_only_requests_are_requests() -> None:
+def test_request_given_as_a_dict_raises_type_error() -> None:
     """A dict is no request; the error says what is."""
     with make("http://127.0.0.1:9/v1") as s:
         with pytest.raises(TypeError, match=r"request: expected a shared\.CreateCompletionRequest, got dict"):
@@ -287,7 +289,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON_VALUES, max_size=5))
-def test_any_json_is_sent_as_it_is(extras: dict[str, Any]) -> None:
+def test_request_extras_of_any_json_are_written_unchanged(extras: dict[str, Any]) -> None:
     """Whatever JSON can hold arrives unchanged."""
     text = shared.CreateCompletionRequest(model="m", additional_properties=extras).to_json()
     assert json.loads(text) == {"model": "m", **extras}

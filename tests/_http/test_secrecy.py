@@ -148,7 +148,7 @@ def failing_call(s: gpt.Gpt, stream: bool) -> BaseException:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
 @pytest.mark.parametrize("name", [*RESPONSES, *SERVERS, "refused"])
-def test_failures_show_nothing(name: str, own: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_of_every_kind_shows_no_secrets(name: str, own: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Error, causes, traceback, pickle and our log of every kind of failure are free of secrets."""
     caplog.set_level(logging.DEBUG)
     with ExitStack() as stack:
@@ -172,7 +172,7 @@ def test_failures_show_nothing(name: str, own: bool, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("kind", ["tls", "tunnel refused", "proxy refused", "proxy URL"])
-def test_proxies_and_tls_show_nothing(
+def test_failure_of_proxy_or_tls_shows_no_secrets(
     kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Failures below HTTP, with a password in the proxy's URL, are free of secrets as well."""
@@ -193,7 +193,7 @@ def test_proxies_and_tls_show_nothing(
     assert leaks(everything_said(caplog.records)) == []
 
 
-def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_response_and_log_of_a_good_call_show_no_secrets(caplog: pytest.LogCaptureFixture) -> None:
     """Client, configuration, wrapper, stream and request id of a good call are free of secrets but for the models."""
     caplog.set_level(logging.DEBUG)
     with ScriptedServer() as server, secretive(server.url) as s:
@@ -209,7 +209,7 @@ def test_success_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert leaks(everything_said(caplog.records)) == []
 
 
-def test_a_captured_traceback_shows_no_key() -> None:
+def test_traceback_with_locals_of_a_failed_call_shows_no_key() -> None:
     """Tools that print the locals of our frames show no key, header or query."""
     with ScriptedServer() as server, secretive(server.url) as s:
         server.reply(json_response({}, 400))
@@ -227,7 +227,7 @@ def test_a_captured_traceback_shows_no_key() -> None:
 
 
 @pytest.mark.parametrize("what", ["security", "http_headers", "server_url"])
-def test_misuse_shows_nothing(what: str) -> None:
+def test_option_with_a_bad_value_raises_without_showing_it(what: str) -> None:
     """A bad value in an option is described, not repeated."""
     bad: dict[str, Any] = {
         "security": shared.Security(api_key_auth=f"{KEY}\n{KEY}"),
@@ -239,7 +239,7 @@ def test_misuse_shows_nothing(what: str) -> None:
     assert leaks(said_by(caught.value)) == []
 
 
-def test_what_urllib3_says_is_known(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_urllib3_shows_only_path_and_query(caplog: pytest.LogCaptureFixture) -> None:
     """urllib3's DEBUG lines show path and query, never headers or bodies: what the guide tells people is true."""
     caplog.set_level(logging.DEBUG)
     with ScriptedServer() as server, secretive(server.url, retry_config=QUICK) as s:

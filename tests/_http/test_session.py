@@ -100,7 +100,7 @@ def test_session_url_with_a_query_of_its_own_is_sent_as_it_is() -> None:
         assert server.connections == 1
 
 
-def test_connections_are_kept_alive_through_nat() -> None:
+def test_connection_sockets_use_tcp_keep_alive_and_no_delay() -> None:
     """Our sockets ask TCP to notice a peer that is gone, which urllib3's do not."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), threading.Event()))

@@ -35,7 +35,7 @@ def echoed(s: gpt.Gpt, prompt: str, stream: bool) -> str:
     return text(s.completions.create_completion(request(prompt=prompt)))
 
 
-def test_threads_share_a_client() -> None:
+def test_client_shared_by_threads_gives_each_its_own_response() -> None:
     """Sixteen threads, plain and streamed, get their own responses over no more connections than threads."""
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
         server.respond_with(echo)
@@ -47,7 +47,7 @@ def test_threads_share_a_client() -> None:
         assert {sent.header("authorization") for sent in server.requests} == {"Bearer k"}
 
 
-def test_call_options_stay_with_their_call() -> None:
+def test_call_options_of_one_thread_do_not_show_in_anothers() -> None:
     """Headers, queries and deadlines of one thread's calls do not show in another's."""
     with ScriptedServer() as server, make(server.url) as s:
         server.respond_with(echo)
@@ -66,7 +66,7 @@ def test_call_options_stay_with_their_call() -> None:
             assert sent.path.endswith(f"?n={number}" if number % 2 else "/completions")
 
 
-def test_the_pool_is_as_wide_as_its_users() -> None:
+def test_connection_pool_under_600_concurrent_calls_keeps_600_connections() -> None:
     """Six hundred calls at once keep six hundred connections, and the next round opens no new one."""
     width = 600
     gate = threading.Barrier(width)
@@ -83,7 +83,7 @@ def test_the_pool_is_as_wide_as_its_users() -> None:
         assert server.connections == width
 
 
-def test_a_session_of_the_callers_is_shared_too() -> None:
+def test_session_of_the_caller_shared_by_threads_gives_each_its_own_response() -> None:
     """Threads on a client with the caller's session get their own responses."""
     with ScriptedServer() as server, requests.Session() as session, make(server.url, client=session) as s:
         server.respond_with(echo)
@@ -106,7 +106,7 @@ def in_child(work: threading.Thread) -> int:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_after_a_fork_each_side_has_its_own_connections() -> None:
+def test_fork_gives_each_side_its_own_connections() -> None:
     """The child opens connections of its own, and the parent's go on as if nothing had happened."""
     with ScriptedServer() as server, make(server.url) as s:
         server.respond_with(echo)
@@ -126,7 +126,7 @@ def test_after_a_fork_each_side_has_its_own_connections() -> None:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_running_stream_survives_a_fork() -> None:
+def test_fork_during_a_stream_leaves_the_parents_stream_running() -> None:
     """A child that inherits a half-read stream, and drops it, does not end the parent's."""
     gate = threading.Event()
     chunk = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
@@ -156,7 +156,7 @@ def objects_after(work: object, times: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_clients_leave_nothing_behind(closed: bool) -> None:
+def test_client_closed_or_dropped_leaves_nothing_behind(closed: bool) -> None:
     """Making, using and dropping clients does not pile up objects or connections, closed or forgotten."""
     with ScriptedServer() as server:
         server.reply(OK)
@@ -173,7 +173,7 @@ def test_clients_leave_nothing_behind(closed: bool) -> None:
     assert after == before
 
 
-def test_calls_leave_nothing_behind() -> None:
+def test_calls_of_one_client_leave_nothing_behind() -> None:
     """Calls, streams and failures of one client do not pile up objects either."""
     with ScriptedServer() as server, make(server.url) as s:
         server.respond_with(lambda sent: json_response({}, 400) if sent.header("x-fail") else echo(sent))
@@ -193,7 +193,7 @@ def test_calls_leave_nothing_behind() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
-def test_an_interrupted_call_does_not_spoil_the_next() -> None:
+def test_call_interrupted_mid_response_does_not_spoil_the_next() -> None:
     """After Ctrl-C in the middle of a response, the rest of it is not taken for the next one."""
     gate = threading.Event()
 

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gpt._core.deadline import Deadline, parse_timeout
 from gpt.models import errors
 from tests.support.client import COMPLETION, OK, ONCE, create, make, request, silent_server, text
 from tests.support.http_server import ScriptedResponse, ScriptedServer, sse_response
@@ -43,7 +40,7 @@ def full() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_late_response(silent: RawServer, own: bool) -> None:
+def test_timeout_waiting_for_the_response_raises_naming_the_option(silent: RawServer, own: bool) -> None:
     """A server that takes longer than the read timeout is an APITimeoutError that names it and the option."""
     client = None if own else requests.Session()
     with make(silent.url, timeout=(5, 0.1), client=client) as s, pytest.raises(errors.APITimeoutError) as caught:
@@ -55,7 +52,7 @@ def test_a_late_response(silent: RawServer, own: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_connecting_takes_too_long(full: str, own: bool) -> None:
+def test_timeout_while_connecting_raises_saying_so(full: str, own: bool) -> None:
     """A connection that is not made in time is an APITimeoutError that says so."""
     client = None if own else requests.Session()
     s = make(full, timeout=(0.1, 5), client=client, retry_config=ONCE)
@@ -64,7 +61,7 @@ def test_connecting_takes_too_long(full: str, own: bool) -> None:
     assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
 
 
-def test_a_call_may_have_a_timeout_of_its_own(silent: RawServer) -> None:
+def test_timeout_of_a_call_overrides_that_of_the_client(silent: RawServer) -> None:
     """The call's timeout wins over the client's, for that call."""
     with make(silent.url, timeout=30) as s, pytest.raises(errors.APITimeoutError):
         create(s, timeout=0.1)
@@ -72,7 +69,7 @@ def test_a_call_may_have_a_timeout_of_its_own(silent: RawServer) -> None:
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_a_body_that_stops(framing: str, own: bool) -> None:
+def test_timeout_in_a_stalled_body_raises_with_the_status(framing: str, own: bool) -> None:
     """A body that is not continued in time is an APITimeoutError with the response's status, under any framing."""
     head = {"length": b"Content-Length: 9", "chunked": b"Transfer-Encoding: chunked", "close": b"Connection: close"}
 
@@ -94,7 +91,7 @@ def test_a_body_that_stops(framing: str, own: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_stream_that_stops(own: bool) -> None:
+def test_timeout_in_a_stalled_stream_raises_with_partial(own: bool) -> None:
     """A silence between events is an APITimeoutError with what had come; the connection is closed."""
     client = None if own else requests.Session()
     with ScriptedServer() as server, make(server.url, timeout=0.1, client=client) as s:
@@ -107,7 +104,7 @@ def test_a_stream_that_stops(own: bool) -> None:
         server.wait_closed(1)
 
 
-def test_progress_resets_the_read_timeout() -> None:
+def test_timeout_of_a_read_is_reset_by_stream_comments() -> None:
     """Comments that keep a slow stream alive count as progress: the timeout is per read, not in total."""
 
     def drip(conn: socket.socket, _: int) -> None:
@@ -120,7 +117,7 @@ def test_progress_resets_the_read_timeout() -> None:
         assert s.completions.stream_completion(request()).collect().choices[0].text == " ok"
 
 
-def test_an_error_body_that_stops_is_still_the_error() -> None:
+def test_timeout_in_a_stalled_error_body_raises_the_status_error() -> None:
     """The status is known, so it is raised, with what came of the body."""
     with ScriptedServer() as server, make(server.url, timeout=0.1, retry_config=ONCE) as s:
         server.reply(ScriptedResponse(500, chunks=[b"half of", threading.Event()], framing="chunked"))
@@ -130,7 +127,7 @@ def test_an_error_body_that_stops_is_still_the_error() -> None:
         server.wait_closed(1)
 
 
-def test_no_timeout_is_possible() -> None:
+def test_timeout_of_none_waits_without_limit() -> None:
     """`None` waits for as long as it takes, in whole or in part."""
     with ScriptedServer() as server:
         server.reply(OK)
@@ -141,7 +138,7 @@ def test_no_timeout_is_possible() -> None:
             assert text(create(s, timeout=None)) == " ok"
 
 
-def test_a_used_connection_forgets_old_timeouts() -> None:
+def test_timeout_of_an_earlier_call_does_not_stay_on_the_connection() -> None:
     """A short timeout or deadline of one call does not hang on to the connection for the next."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -154,38 +151,3 @@ def test_a_used_connection_forgets_old_timeouts() -> None:
         timer.join()
         assert server.connections == 1
     assert COMPLETION["choices"]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(5, (5.0, 5.0)), (0.5, (0.5, 0.5)), (None, (None, None)), ((1, None), (1.0, None)), ((None, 2), (None, 2.0))],
-)
-def test_parse_timeout(value: object, expected: tuple[float | None, float | None]) -> None:
-    """A number stands for both limits, a pair for each."""
-    assert parse_timeout(value) == expected
-
-
-@given(st.floats(0.001, 1e6), st.lists(st.floats(0, 100), max_size=20))
-def test_a_deadline_counts_down(seconds: float, steps: list[float]) -> None:
-    """What remains never grows, never falls below zero, and caps every time limit."""
-    now = [0.0]
-    deadline = Deadline(seconds, clock=lambda: now[0])
-    before = deadline.remaining()
-    for step in steps:
-        now[0] += step
-        left = deadline.remaining()
-        assert 0 <= left <= before
-        assert deadline.expired == (left == 0)
-        assert deadline.cap(None) == left
-        assert deadline.cap(0.5) == min(0.5, left)
-        before = left
-
-
-def test_a_deadline_can_be_brought_forward() -> None:
-    """`shorten` moves the end to the given distance, and never away."""
-    now = [0.0]
-    deadline = Deadline(10, clock=lambda: now[0])
-    deadline.shorten(4)
-    assert deadline.remaining() == 4
-    deadline.shorten(8)
-    assert deadline.remaining() == 4

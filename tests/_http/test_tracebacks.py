@@ -14,7 +14,9 @@ from tests.support.http_server import ScriptedResponse, ScriptedServer, json_res
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"hooks": 3}, {"http_headers": 5}, {"server_url": b"x"}], ids=str)
-def test_a_refused_option_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+def test_traceback_of_a_refused_client_option_shows_no_environment_key(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     """A traceback with locals of a client that could not be made is printed, without the environment's key."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
     with pytest.raises((TypeError, ValueError)) as caught:
@@ -23,7 +25,7 @@ def test_a_refused_option_can_be_looked_at(monkeypatch: pytest.MonkeyPatch, opti
     assert [frame.name for frame in frames if "hidden" in str(frame.locals)] == []
 
 
-def test_a_refused_environment_key_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_of_a_refused_environment_key_shows_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same when it is the key itself that is refused."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk\x07hidden")
     with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
@@ -33,7 +35,7 @@ def test_a_refused_environment_key_can_be_looked_at(monkeypatch: pytest.MonkeyPa
     assert rendered == []
 
 
-def test_a_password_that_cannot_be_sent() -> None:
+def test_server_url_with_unsendable_userinfo_raises_without_showing_it() -> None:
     """User and password of a URL are checked with it, by name, and not shown."""
     with pytest.raises(ValueError, match=r"^server_url: its user or password has") as caught:
         gpt.Gpt(server_url="http://me:%D1%85idden@localhost:1/v1")
@@ -52,7 +54,9 @@ def test_a_password_that_cannot_be_sent() -> None:
     ],
     ids=["error", "code", "page", "event", "no event"],
 )
-def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(response: ScriptedResponse, header: str) -> None:
+def test_key_echoed_in_a_success_response_is_masked_in_the_error_message(
+    response: ScriptedResponse, header: str
+) -> None:
     """A response of success that repeats the key does not get it into our message, either."""
     key = shared.Security(api_key_auth="sk-hidden", header=header)
     with ScriptedServer() as server, make(server.url, security=key) as s:
@@ -62,7 +66,7 @@ def test_a_key_that_comes_back_in_a_success_stays_out_of_messages(response: Scri
     assert "hidden" not in str(caught.value)
 
 
-def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_request_id_with_control_characters_is_logged_printable_and_short(caplog: pytest.LogCaptureFixture) -> None:
     """What a server puts into its header is one short printable word in our log, too."""
     caplog.set_level("INFO", "gpt")
     with ScriptedServer() as server, make(server.url) as s:
@@ -74,7 +78,7 @@ def test_a_request_id_cannot_paint_the_log(caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"deadline": 0}, {"retries": None}, {"http_headers": 5}], ids=str)
-def test_a_refused_option_of_a_call_shows_no_password(options: dict[str, Any]) -> None:
+def test_traceback_of_a_refused_call_option_shows_no_password(options: dict[str, Any]) -> None:
     """A traceback with locals of a call that could not begin has no part of the server's address."""
     with make("http://me:hidden@127.0.0.1:9/v1?key=hidden") as s, pytest.raises((TypeError, ValueError)) as caught:
         create(s, **options)

@@ -20,7 +20,7 @@ def join(*chunks: dict[str, Any]) -> shared.CreateCompletionResponse:
     return collect(shared.CreateCompletionResponse.from_dict(part) for part in chunks)
 
 
-def test_collect_includes_what_was_iterated() -> None:
+def test_collect_after_next_includes_the_events_already_taken() -> None:
     """Events that were taken with `next` are in the whole; a second call gives the same."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), chunk("b"), chunk("c", "stop")))
@@ -32,7 +32,7 @@ def test_collect_includes_what_was_iterated() -> None:
         assert stream.completed
 
 
-def test_collect_joins_interleaved_choices() -> None:
+def test_collect_given_interleaved_choices_joins_each_by_index() -> None:
     """Choices are told apart by index, come ordered, and keep what each was sent beside its text."""
     events = [
         chunk("B", index=1, stop_reason=None, token_ids=[7]),
@@ -59,7 +59,7 @@ def logprobs(*tokens: str) -> dict[str, Any]:
     }
 
 
-def test_collect_concatenates_logprobs() -> None:
+def test_collect_given_logprobs_in_each_chunk_concatenates_the_lists() -> None:
     """Each list of log-probabilities grows chunk by chunk, nulls and a server's own lists included."""
     first, second = chunk("ab"), chunk("c", "stop")
     first["choices"][0]["logprobs"] = logprobs("<s>", "b")
@@ -71,7 +71,7 @@ def test_collect_concatenates_logprobs() -> None:
     assert joined.to_dict() == logprobs("<s>", "b", "c")
 
 
-def test_collect_concatenates_chat_logprobs() -> None:
+def test_collect_given_chat_logprobs_concatenates_their_content() -> None:
     """The `content` form of llama.cpp is joined as well."""
     pieces = [chunk(token, "stop") for token in "ab"]
     for piece, token in zip(pieces, "ab", strict=True):
@@ -83,7 +83,7 @@ def test_collect_concatenates_chat_logprobs() -> None:
     assert [entry["token"] for entry in joined.content or ()] == ["a", "b"]
 
 
-def test_the_last_usage_counts() -> None:
+def test_collect_given_several_usages_keeps_the_last() -> None:
     """Usage may come with every chunk, as zeros or null; the last one is kept."""
     zero = {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
     last = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
@@ -95,7 +95,7 @@ def test_the_last_usage_counts() -> None:
     assert [choice.text for choice in whole.choices] == ["a"]
 
 
-def test_choices_without_index_have_that_of_their_position() -> None:
+def test_collect_given_choices_without_an_index_uses_their_position() -> None:
     """A missing or null index is read as the position in its chunk."""
     events: list[dict[str, Any]] = [
         {"choices": [{"text": "a"}, {"text": "b", "index": None}]},
@@ -106,7 +106,7 @@ def test_choices_without_index_have_that_of_their_position() -> None:
         assert [choice.text for choice in open_stream(s).collect().choices] == ["ac", "b"]
 
 
-def test_other_fields_have_their_last_value() -> None:
+def test_collect_given_other_fields_again_keeps_their_last_value() -> None:
     """Of everything but texts and lists the last value that says something is kept, extras included."""
     whole = join(
         {"id": "a", "model": "m", "choices": [], "prompt_filter_results": [1]},
@@ -117,7 +117,7 @@ def test_other_fields_have_their_last_value() -> None:
     assert whole.additional_properties == {"prompt_filter_results": [1], "timings": {"n": 1}}
 
 
-def test_a_map_of_top_logprobs_grows() -> None:
+def test_collect_given_top_logprobs_as_a_map_merges_the_maps() -> None:
     """Together's `top_logprobs` is one map in each chunk; none of its tokens is lost."""
     whole = join(
         *({"choices": [{"text": t, "index": 0, "logprobs": {"top_logprobs": {t: -1.0}}}]} for t in ("a", "b", "c"))
@@ -126,7 +126,7 @@ def test_a_map_of_top_logprobs_grows() -> None:
     assert whole.choices[0].logprobs.to_dict() == {"top_logprobs": {"a": -1.0, "b": -1.0, "c": -1.0}}
 
 
-def test_joining_changes_no_chunk() -> None:
+def test_collect_given_chunks_the_caller_kept_leaves_them_unchanged() -> None:
     """The chunks a caller has kept stay what they were."""
     parts = [{"choices": [{"text": "a", "token_ids": [1], "logprobs": {"tokens": ["a"]}}]} for _ in range(3)]
     chunks = [shared.CreateCompletionResponse.from_dict(part) for part in parts]
@@ -136,7 +136,7 @@ def test_joining_changes_no_chunk() -> None:
     assert collect(chunks) == whole
 
 
-def test_odd_pieces_do_no_harm() -> None:
+def test_collect_given_leaves_of_a_wrong_type_does_not_raise() -> None:
     """Leaves of a wrong type are passed over or kept, never an error."""
     whole = join(
         {"choices": [{"text": 5, "index": [], "logprobs": "x", "finish_reason": ["y"]}]},
@@ -147,6 +147,6 @@ def test_odd_pieces_do_no_harm() -> None:
     assert whole.choices[1].text == "a"
 
 
-def test_nothing_joined_is_a_response_without_choices() -> None:
+def test_collect_given_no_chunks_returns_a_response_without_choices() -> None:
     """No chunks give an empty response."""
     assert join() == shared.CreateCompletionResponse(choices=[])

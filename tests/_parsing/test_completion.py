@@ -47,14 +47,14 @@ def calls_of(body: bytes) -> int:
 
 
 @pytest.mark.parametrize("choice", ["{}", '{"text":null}', '{"index":0}', '{"text":null,"message":null}'])
-def test_read_completion_without_text_is_linear(choice: str) -> None:
+def test_read_completion_given_choices_without_text_takes_linear_time(choice: str) -> None:
     """Choices without text cost what choices with text cost, and no more for each when there are more."""
     few, many = (calls_of(body_of(choice, count)) for count in (100, 1000))
     assert many < 11 * few
     assert many < 3 * calls_of(body_of('{"text":"a"}', 1000))
 
 
-def test_stream_event_without_text_is_linear() -> None:
+def test_stream_event_with_16000_choices_without_text_reads_as_a_plain_response() -> None:
     """16,000 choices without text in an event are read as they are in a plain response."""
     body = body_of("{}", 16_000)
     with ScriptedServer() as server, make(server.url, deadline=60) as s:
@@ -68,13 +68,13 @@ def test_stream_event_without_text_is_linear() -> None:
 
 
 @pytest.mark.parametrize("choice", ['{"message":{}}', '{"delta":{}}', '{"text":"a"},{"message":{"content":"b"}}'])
-def test_read_completion_of_a_chat_is_refused(choice: str) -> None:
+def test_read_completion_given_a_chat_choice_raises_validation_error(choice: str) -> None:
     """One choice with a message and no text is enough."""
     with pytest.raises(ResponseValidationError, match="its choices have no text"):
         read_completion(response(), body_of(choice, 2))
 
 
-def test_read_completion_of_too_many_choices_is_refused() -> None:
+def test_read_completion_given_too_many_choices_raises_validation_error() -> None:
     """More choices than any server gives are refused before they are built, where they take most memory."""
     assert len(read_completion(response(), body_of("{}", MAX_CHOICES)).choices) == MAX_CHOICES
     with pytest.raises(ResponseValidationError, match=r"it has 262,145 choices, of which 262,144 are read"):
@@ -93,13 +93,13 @@ OVERSIZE = [
 
 
 @pytest.mark.parametrize(("body", "message"), OVERSIZE, ids=[f"{len(body)}" for body, _ in OVERSIZE])
-def test_read_completion_of_oversize_json_is_a_typed_error(body: bytes, message: str) -> None:
+def test_read_completion_given_oversize_json_raises_validation_error(body: bytes, message: str) -> None:
     """What is nested too deep or would take gigabytes is a `ResponseValidationError` that says so."""
     with pytest.raises(ResponseValidationError, match=message):
         read_completion(response(), body)
 
 
-def test_read_completion_of_a_deep_error_is_typed() -> None:
+def test_response_with_a_deeply_nested_error_raises_sdk_error() -> None:
     """A deep error body, in a status of success or not, is an error of the SDK."""
     for status in (200, 400):
         for levels in (150, MAX_DEPTH + 1, 900, 100_000):
@@ -110,14 +110,14 @@ def test_read_completion_of_a_deep_error_is_typed() -> None:
             assert str(caught.value)
 
 
-def test_completion_text_is_that_of_the_first_choice() -> None:
+def test_completion_text_given_any_choices_is_the_first_ones_or_empty() -> None:
     """`.text` is a string whatever came: `""` for null and where there is no choice."""
     texts = {'{"text":"a"},{"text":"b"}': "a", '{"text":null}': "", "{}": "", '{"text":5}': "", "": ""}
     for choices, text in texts.items():
         assert completion.read_completion(response(), f'{{"choices":[{choices}]}}'.encode()).text == text
 
 
-def test_the_cause_of_an_unreadable_response_is_kept() -> None:
+def test_response_that_cannot_be_read_raises_with_the_cause() -> None:
     """What the reader tripped over is the error's `__cause__`."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(b"{oops"), json_response({"id": "x"}))
@@ -127,7 +127,7 @@ def test_the_cause_of_an_unreadable_response_is_kept() -> None:
             assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_a_choice_with_an_error_of_its_own_is_kept() -> None:
+def test_completion_choice_with_an_error_of_its_own_keeps_text_and_error() -> None:
     """OpenRouter may put an error beside a choice's text; the text counts and the error is in reach."""
     body = {"choices": [{"text": "a", "finish_reason": "error", "error": {"code": 502, "message": "m"}}]}
     with ScriptedServer() as server, make(server.url) as s:

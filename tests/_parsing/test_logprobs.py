@@ -18,7 +18,7 @@ def tokens(**logprobs: Any) -> list[Token]:
 
 
 @pytest.mark.parametrize("sequence", [list, tuple])
-def test_tokens_of_lists(sequence: Any) -> None:
+def test_tokens_of_lists_returns_tokens_with_sorted_alternatives(sequence: Any) -> None:
     """OpenAI's lists become tokens with alternatives, the most likely first."""
     assert tokens(
         tokens=sequence(["a", "bytes:\\xe2\\x82"]),
@@ -31,7 +31,7 @@ def test_tokens_of_lists(sequence: Any) -> None:
     ]
 
 
-def test_tokens_of_content() -> None:
+def test_tokens_of_chat_content_returns_tokens_with_bytes_and_logprobs() -> None:
     """The chat form gives the same, with bytes; a probability instead of a log-probability is converted."""
     entry = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": [{"token": "b", "prob": 0.5}, {"id": 7}]}
     (token,) = tokens(content=[entry])

@@ -26,7 +26,7 @@ def texts(stream: EventStream[shared.CreateCompletionResponse]) -> list[str | No
 
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
-def test_events_arrive_as_they_are_sent(framing: Framing, gzip: bool) -> None:
+def test_stream_event_in_any_framing_arrives_before_the_next_is_sent(framing: Framing, gzip: bool) -> None:
     """An event is there before the server sends the next one, whatever frames and packs the body."""
     gates = [threading.Event() for _ in range(3)]
     pieces = [part for i, gate in enumerate(gates) for part in (chunk(str(i), "stop" if i == 2 else None), gate)]
@@ -40,7 +40,7 @@ def test_events_arrive_as_they_are_sent(framing: Framing, gzip: bool) -> None:
             assert stream.completed
 
 
-def test_half_an_event_waits_for_the_rest() -> None:
+def test_stream_event_received_in_part_is_yielded_once_complete() -> None:
     """Bytes that complete no event yield none; the rest completes it."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -52,7 +52,7 @@ def test_half_an_event_waits_for_the_rest() -> None:
             assert gate.is_set()
 
 
-def test_the_call_returns_before_the_first_event() -> None:
+def test_stream_call_given_only_headers_returns_before_the_first_event() -> None:
     """With the headers the stream is there; its events may take their time."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -63,7 +63,7 @@ def test_the_call_returns_before_the_first_event() -> None:
             assert texts(stream) == [" ok"]
 
 
-def test_the_wrapper_has_the_stream_and_no_completion() -> None:
+def test_create_completion_given_stream_true_returns_a_stream_and_no_completion() -> None:
     """`stream=True` fills one field of the response, `stream_completion` gives that field alone."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
@@ -77,7 +77,7 @@ def test_the_wrapper_has_the_stream_and_no_completion() -> None:
         assert {r.header("accept") for r in server.requests} == {"text/event-stream"}
 
 
-def test_stream_completion_leaves_the_request_alone() -> None:
+def test_stream_completion_given_stream_false_sends_true_and_keeps_the_request() -> None:
     """The request is copied, and an extra `stream` does not override the call."""
     original = request(stream=False, additional_properties={"stream": False, "top_k": 5})
     with ScriptedServer() as server, make(server.url) as s:
@@ -87,7 +87,7 @@ def test_stream_completion_leaves_the_request_alone() -> None:
     assert original == request(stream=False, additional_properties={"stream": False, "top_k": 5})
 
 
-def test_a_stream_asked_for_in_the_extras_is_a_stream() -> None:
+def test_create_completion_given_stream_in_the_extras_returns_a_stream() -> None:
     """`additional_properties` wins over the fields, for `stream` as well."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
@@ -100,7 +100,7 @@ def test_a_stream_asked_for_in_the_extras_is_a_stream() -> None:
 
 
 @pytest.mark.parametrize("done", [b"data: [DONE]\n\n", b"data:[DONE] \r\n\r\n", b"data: [DONE]", b"data: [DONE]\n"])
-def test_done_is_the_end(done: bytes) -> None:
+def test_stream_done_event_ends_it(done: bytes) -> None:
     """`[DONE]` ends a stream in every spelling, finish reason or not; what follows is not read."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), done, done=False))
@@ -109,14 +109,14 @@ def test_done_is_the_end(done: bytes) -> None:
         assert not stream.completed, "the choice was not finished, and the stream says so"
 
 
-def test_nothing_after_done_is_decoded() -> None:
+def test_stream_events_after_done_are_not_decoded() -> None:
     """Events behind `[DONE]`, broken ones too, do not exist."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), DONE + b"data: {oops\n\n", b"data: more\n\n", done=False))
         assert texts(open_stream(s)) == ["a"]
 
 
-def test_done_as_a_text_is_a_text() -> None:
+def test_stream_text_that_says_done_does_not_end_it() -> None:
     """A completion may say `[DONE]` itself."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("[DONE]"), chunk("!", "stop")))
@@ -124,7 +124,7 @@ def test_done_as_a_text_is_a_text() -> None:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
-def test_finished_choices_are_an_end_too(framing: Framing) -> None:
+def test_stream_without_done_is_completed_when_every_choice_is_finished(framing: Framing) -> None:
     """Without `[DONE]` a stream is whole when every choice it showed has a finish reason."""
     events: tuple[dict[str, Any], ...] = (
         chunk("a", index=1),
@@ -139,7 +139,7 @@ def test_finished_choices_are_an_end_too(framing: Framing) -> None:
         assert stream.completed
 
 
-def test_the_last_event_needs_no_blank_line() -> None:
+def test_stream_last_event_without_a_blank_line_is_yielded() -> None:
     """An unfinished event at the end counts when it is whole JSON."""
     body = b'data: {"choices":[{"text":"a","finish_reason":"stop"}]}'
     with ScriptedServer() as server, make(server.url) as s:
@@ -150,7 +150,7 @@ def test_the_last_event_needs_no_blank_line() -> None:
 NEWS = b'event: ping\ndata: {"type":"ping"}\n\n: hello\n\nevent: x\n\nid: 7\n\ndata:\n\nevent: time\ndata: 12:00\n\n'
 
 
-def test_what_says_nothing_is_skipped() -> None:
+def test_stream_events_without_content_are_skipped() -> None:
     """Pings, comments and events without data are no events; named ones with choices are."""
     named = b'event: completion\ndata: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n'
     with ScriptedServer() as server, make(server.url) as s:
@@ -158,7 +158,7 @@ def test_what_says_nothing_is_skipped() -> None:
         assert texts(open_stream(s)) == ["a", "b"]
 
 
-def test_odd_values_in_chunks() -> None:
+def test_chunk_with_odd_values_is_read_as_sent() -> None:
     """Numbers that JSON does not have, unknown reasons and missing keys are read as they are."""
     odd = b'data: {"choices":[{"logprobs":{"token_logprobs":[null,NaN,-Infinity]}}],"usage":null}\n\n'
     end = b'data: {"choices":[{"index":0,"finish_reason":"eos_token"}]}\n\n'
@@ -173,7 +173,7 @@ def test_odd_values_in_chunks() -> None:
 # The connection
 
 
-def test_five_streams_share_a_connection() -> None:
+def test_stream_that_ended_gives_its_connection_back() -> None:
     """A stream that ended gives its connection back."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
@@ -181,7 +181,7 @@ def test_five_streams_share_a_connection() -> None:
         assert server.connections == 1
 
 
-def test_the_connection_comes_back_from_a_late_end() -> None:
+def test_stream_whose_body_ends_late_gives_its_connection_back() -> None:
     """The end of the body may come in a packet of its own, after `[DONE]`."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -194,7 +194,7 @@ def test_the_connection_comes_back_from_a_late_end() -> None:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_a_server_that_never_ends_is_left(framing: Framing) -> None:
+def test_stream_that_stays_open_after_done_closes_its_connection(framing: Framing) -> None:
     """After `[DONE]` the client waits no longer than a moment, closes, and goes on elsewhere."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
@@ -207,7 +207,7 @@ def test_a_server_that_never_ends_is_left(framing: Framing) -> None:
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
 @pytest.mark.parametrize("way", ["break", "with", "close", "delete"])
-def test_leaving_early_closes_the_connection(way: str, framing: Framing) -> None:
+def test_stream_left_early_closes_its_connection(way: str, framing: Framing) -> None:
     """Whoever stops half-way hangs up, so that the server can stop as well."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -234,7 +234,7 @@ def _leave(s: gpt.Gpt, way: str) -> None:
 
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
-def test_close_from_another_thread_wakes_the_reader(framing: Framing, gzip: bool) -> None:
+def test_stream_closed_from_another_thread_ends_the_waiting_reader(framing: Framing, gzip: bool) -> None:
     """A reader that waits for the next event stops, without an error, when the stream is closed elsewhere."""
     never, got = threading.Event(), []
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
@@ -257,7 +257,7 @@ def test_close_from_another_thread_wakes_the_reader(framing: Framing, gzip: bool
     assert (got, stream.completed) == (["a"], False)
 
 
-def test_close_ends_the_iteration() -> None:
+def test_stream_closed_while_iterating_yields_no_more_events() -> None:
     """After `close` nothing more comes, not even events that had arrived; `collect` joins what was taken."""
     body = b"".join(b'data: {"choices":[{"text":"%d"}]}\n\n' % i for i in range(5))
     with ScriptedServer() as server, make(server.url) as s:
@@ -273,7 +273,7 @@ def test_close_ends_the_iteration() -> None:
         assert not stream.completed
 
 
-def test_iteration_after_the_end_gives_nothing() -> None:
+def test_stream_iterated_after_its_end_yields_nothing() -> None:
     """A stream is read once; `next` says so as iterators do."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM)
@@ -285,7 +285,7 @@ def test_iteration_after_the_end_gives_nothing() -> None:
             next(stream)
 
 
-def test_repr_says_how_far_it_is() -> None:
+def test_stream_repr_in_each_state_shows_the_state_and_no_content() -> None:
     """A stream shows its state and nothing of its content."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(STREAM, sse_response(chunk("secret"), threading.Event()))
@@ -298,7 +298,7 @@ def test_repr_says_how_far_it_is() -> None:
         assert repr(stream) == "<EventStream closed, 1 events>"
 
 
-def test_two_streams_at_once() -> None:
+def test_streams_at_the_same_time_do_not_mix() -> None:
     """Streams of one client do not mix."""
 
     def response(received: Received) -> ScriptedResponse:
@@ -374,7 +374,7 @@ STREAMS: dict[str, tuple[list[dict[str, Any]], list[tuple[int, str, str]]]] = {
 
 @pytest.mark.parametrize("done", [True, False], ids=["done", "end"])
 @pytest.mark.parametrize("name", STREAMS)
-def test_what_servers_stream(name: str, done: bool) -> None:
+def test_stream_of_each_known_server_is_collected_whole(name: str, done: bool) -> None:
     """Whatever surrounds the text, it comes whole, with its reason, and with or without `[DONE]`."""
     events, expected = STREAMS[name]
     with ScriptedServer() as server, make(server.url) as s:

@@ -19,7 +19,7 @@ from tests.support.fixtures import error_samples
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 
-def test_sample_w38_json_for_a_stream() -> None:
+def test_stream_w38_given_json_yields_one_event_or_raises_at_the_call() -> None:
     """One JSON completion is one event; a JSON error raises at the call."""
     good, bad = error_samples("w38.json")
     with ScriptedServer() as server, make(server.url) as s:
@@ -33,7 +33,7 @@ def test_sample_w38_json_for_a_stream() -> None:
 
 
 @pytest.mark.parametrize("sample", error_samples("w20.json"), ids=lambda sample: sample.note)
-def test_sample_w20_pages_and_scalars_for_a_stream(sample: Any) -> None:
+def test_stream_w20_given_pages_and_scalars_raises_at_the_call(sample: Any) -> None:
     """What is neither a stream nor a completion raises at the call, not "zero events"."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sample.response())
@@ -42,7 +42,7 @@ def test_sample_w20_pages_and_scalars_for_a_stream(sample: Any) -> None:
         assert len(server.requests) == 1
 
 
-def test_an_error_status_raises_at_the_call() -> None:
+def test_stream_given_an_error_status_raises_at_the_call() -> None:
     """4xx to a stream request raises before there is a stream, even when it is labelled as one."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(
@@ -58,7 +58,7 @@ def test_an_error_status_raises_at_the_call() -> None:
     "content_type", ["text/plain", "application/json", "application/octet-stream", "TEXT/Event-Stream"]
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_streams_under_another_name(content_type: str, size: int) -> None:
+def test_stream_under_another_content_type_is_recognised_by_its_first_bytes(content_type: str, size: int) -> None:
     """A stream that is called something else is recognised by its first bytes, however they come."""
     text = b'\xef\xbb\xbf\r\n\ndata: {"choices":[{"text":"A","finish_reason":"stop"}]}\r\n\r\ndata: [DONE]\n\n'
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
@@ -72,7 +72,9 @@ def test_streams_under_another_name(content_type: str, size: int) -> None:
     (b"<html><title>Sign in</title></html>", ResponseValidationError, "Likely cause: a sign-in page"),
     (b" \n[]", ResponseValidationError, "the body is not a completion: a list of 0"),
 ])  # fmt: skip
-def test_other_bodies_called_a_stream(body: bytes, kind: type[SDKError], said: str) -> None:
+def test_stream_given_a_page_or_json_error_raises_on_the_first_read(
+    body: bytes, kind: type[SDKError], said: str
+) -> None:
     """JSON and pages under the name of a stream are read for what they are."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(body, done=False))
@@ -84,7 +86,7 @@ def test_other_bodies_called_a_stream(body: bytes, kind: type[SDKError], said: s
     assert caught.value.partial == shared.CreateCompletionResponse(choices=[])
 
 
-def test_a_completion_called_a_stream() -> None:
+def test_stream_given_one_json_completion_yields_one_event() -> None:
     """One JSON completion under the name of a stream is one event, in as many lines as it likes."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(b'{\n "choices": [\n {"text": "a"}]}\n', done=False))
@@ -94,7 +96,7 @@ def test_a_completion_called_a_stream() -> None:
 
 
 @pytest.mark.parametrize("body", [b"database is down", b"identity provider: denied", b"e", b"retry later"])
-def test_text_that_begins_like_a_stream(body: bytes) -> None:
+def test_stream_given_plain_text_that_begins_like_a_field_raises(body: bytes) -> None:
     """Plain text is no stream because it begins with the letters of a field."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(200, {"content-type": "text/plain"}, body))

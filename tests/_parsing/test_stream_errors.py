@@ -65,7 +65,9 @@ def partial_text(error: SDKError) -> str | None:
         ("w33", UnprocessableEntityError, 422, "Input validation error: too long (code 422)"),
     ],
 )
-def test_samples_with_an_error_inside(sample: str, kind: type[SDKError], status: int, said: str) -> None:
+def test_stream_error_in_samples_w30_to_w33_raises_the_class_of_its_status(
+    sample: str, kind: type[SDKError], status: int, said: str
+) -> None:
     """An error event raises what it says, with the class that its own status names."""
     came, error = fail(sse_response(b'data: {"choices":[{"text":"A"}]}\n\n', wire(f"{sample}.sse"), done=False))
     assert type(error) is kind
@@ -75,7 +77,7 @@ def test_samples_with_an_error_inside(sample: str, kind: type[SDKError], status:
     assert partial_text(error) == "".join(text or "" for text in came)
 
 
-def test_sample_w30_keeps_the_details() -> None:
+def test_stream_error_w30_keeps_code_type_and_body() -> None:
     """Code, type and body of an error event are on the exception."""
     _, error = fail(sse_response(wire("w30.sse"), done=False))
     assert (error.code, error.type, error.param) == (500, "InternalServerError", None)
@@ -110,7 +112,9 @@ IN_STREAM = [
 
 
 @pytest.mark.parametrize(("event", "kind", "said"), IN_STREAM, ids=[event for event, _, _ in IN_STREAM])
-def test_error_events(event: str, kind: type[SDKError], said: str) -> None:
+def test_stream_error_event_in_any_shape_raises_the_class_of_its_status(
+    event: str, kind: type[SDKError], said: str
+) -> None:
     """Every shape of an error event raises; a status from 400 to 599 in it picks the class."""
     came, error = fail(sse_response(FIRST, event.encode() + b"\n\n"))
     assert type(error) is kind
@@ -118,7 +122,7 @@ def test_error_events(event: str, kind: type[SDKError], said: str) -> None:
     assert (came, partial_text(error)) == (["A"], "A")
 
 
-def test_a_null_error_is_none() -> None:
+def test_stream_chunk_with_a_null_error_does_not_raise() -> None:
     """`"error": null` beside choices is no error."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response({"error": None, **COMPLETION}))
@@ -139,7 +143,7 @@ def test_a_null_error_is_none() -> None:
         (b"data: " + b"[" * 100_000 + b"\n\n", "an event of the stream is not JSON"),
     ],
 )
-def test_events_that_cannot_be_read(event: bytes, said: str) -> None:
+def test_stream_event_that_cannot_be_read_raises_validation_error(event: bytes, said: str) -> None:
     """What is neither a chunk nor an error is an error of its own, with the first bytes."""
     came, error = fail(sse_response(FIRST, event))
     assert type(error) is ResponseValidationError
@@ -148,7 +152,7 @@ def test_events_that_cannot_be_read(event: bytes, said: str) -> None:
     assert (came, partial_text(error)) == (["A"], "A")
 
 
-def test_sample_w36_is_interrupted() -> None:
+def test_stream_w36_that_ends_unfinished_raises_interrupted_error() -> None:
     """The end without a finish reason, `[DONE]` or an error is no success."""
     came, error = fail(ScriptedResponse(200, {"content-type": "text/event-stream"}, wire("w36.sse"), "chunked"))
     assert type(error) is StreamInterruptedError
@@ -159,7 +163,7 @@ def test_sample_w36_is_interrupted() -> None:
     assert (came, partial_text(error), error.status_code) == (["a", ""], "a", 200)
 
 
-def test_one_unfinished_choice_is_enough() -> None:
+def test_stream_with_one_unfinished_choice_raises_interrupted_error() -> None:
     """With several choices each one must be finished."""
     second = {"choices": [{"text": "b", "index": 1, "finish_reason": "stop"}]}
     _, error = fail(sse_response(FIRST, second, done=False))
@@ -169,14 +173,14 @@ def test_one_unfinished_choice_is_enough() -> None:
 
 
 @pytest.mark.parametrize("finish", ["", None, []])
-def test_an_empty_finish_reason_is_none(finish: object) -> None:
+def test_stream_with_an_empty_finish_reason_raises_interrupted_error(finish: object) -> None:
     """TGI's empty finish reason does not end a choice."""
     _, error = fail(sse_response({"choices": [{"text": "A", "index": [], "finish_reason": finish}]}, done=False))
     assert type(error) is StreamInterruptedError
 
 
 @pytest.mark.parametrize("body", [b": ping\n\n", b"\n", b'data: {"id":"c","obj', wire("w37.sse")])
-def test_sample_w37_an_end_within_the_first_event(body: bytes) -> None:
+def test_stream_w37_that_ends_in_its_first_event_raises_interrupted_error(body: bytes) -> None:
     """A stream that ends before its first event is whole brings nothing, and says so."""
     came, error = fail(sse_response(body, done=False))
     assert type(error) is StreamInterruptedError
@@ -187,7 +191,7 @@ def test_sample_w37_an_end_within_the_first_event(body: bytes) -> None:
 
 @pytest.mark.parametrize("cut", [True, "fin"], ids=["reset", "closed"])
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-def test_a_lost_connection(framing: Framing, cut: Any) -> None:
+def test_stream_whose_connection_is_lost_raises_and_keeps_what_came(framing: Framing, cut: Any) -> None:
     """However the connection ends too early, what had come is kept, and a torn event is never yielded."""
     gate = threading.Event()
     response = sse_response(FIRST, b'data: {"choices":[{"te', gate, framing=framing, cut=cut)
@@ -206,7 +210,7 @@ def test_a_lost_connection(framing: Framing, cut: Any) -> None:
     assert (caught.value.__cause__ is not None) == ("broke off" in caught.value.message)
 
 
-def test_damaged_compression() -> None:
+def test_stream_with_damaged_compression_raises_interrupted_error() -> None:
     """Bytes that do not unpack end the stream with a typed error."""
     packer = zlib.compressobj(wbits=31)
     packed = packer.compress(b'data: {"choices":[{"text":"A"}]}\n\n') + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -218,7 +222,7 @@ def test_damaged_compression() -> None:
 
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_read_timeout_between_events(framing: Framing, gzip: bool) -> None:
+def test_stream_silent_beyond_the_read_timeout_raises_timeout_error(framing: Framing, gzip: bool) -> None:
     """Silence beyond the read timeout is a timeout error that has what came before."""
     came, error = fail(sse_response(FIRST, threading.Event(), framing=framing, gzip=gzip), timeout=(5, 0.1))
     assert type(error) is APITimeoutError
@@ -226,7 +230,7 @@ def test_read_timeout_between_events(framing: Framing, gzip: bool) -> None:
     assert (came, partial_text(error)) == (["A"], "A")
 
 
-def test_deadline_in_a_stream() -> None:
+def test_stream_of_comments_past_the_deadline_raises_timeout_error() -> None:
     """The deadline counts on through a stream, comments or not, and its error has what came."""
     pings = (b": ping\n\n" for _ in iter(lambda: threading.Event().wait(0.01), None))
     with ScriptedServer() as server, make(server.url, deadline=0.2, timeout=60) as s:
@@ -243,7 +247,7 @@ def test_deadline_in_a_stream() -> None:
     assert partial_text(caught.value) == "A"
 
 
-def test_deadline_in_silence() -> None:
+def test_stream_silent_past_the_deadline_raises_timeout_error() -> None:
     """The deadline ends a wait that the read timeout would allow."""
     came, error = fail(sse_response(FIRST, threading.Event()), deadline=0.2, timeout=60)
     assert type(error) is APITimeoutError
@@ -251,7 +255,7 @@ def test_deadline_in_silence() -> None:
     assert (came, partial_text(error)) == (["A"], "A")
 
 
-def test_the_consumers_time_counts() -> None:
+def test_stream_read_slowly_past_the_deadline_raises_timeout_error() -> None:
     """Time that passes between two `next` is the call's, too."""
     with ScriptedServer() as server, make(server.url, deadline=0.05) as s:
         server.reply(sse_response(FIRST, FIRST, COMPLETION))
@@ -263,7 +267,7 @@ def test_the_consumers_time_counts() -> None:
     assert partial_text(caught.value) == "A"
 
 
-def test_a_stream_larger_than_the_limit() -> None:
+def test_stream_larger_than_the_limit_raises_too_large_error() -> None:
     """The limit on responses holds for streams; the error says how to raise it and keeps what came."""
     came, error = fail(sse_response(*[FIRST] * 200), max_response_bytes=5000)
     assert type(error) is ResponseTooLargeError
@@ -273,7 +277,7 @@ def test_a_stream_larger_than_the_limit() -> None:
 
 
 @pytest.mark.parametrize("way", ["iterate", "collect", "next"])
-def test_every_way_of_reading_raises(way: str) -> None:
+def test_stream_error_in_every_way_of_reading_raises_the_same(way: str) -> None:
     """`for`, `next` and `collect` raise the same error."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(FIRST, b'data: {"error":"boom"}\n\n'))
@@ -289,7 +293,7 @@ def test_every_way_of_reading_raises(way: str) -> None:
     assert caught.value.__context__ is None
 
 
-def test_an_error_event_is_not_waited_on() -> None:
+def test_stream_error_on_an_open_connection_raises_at_once_and_closes_it() -> None:
     """An error inside a stream is raised at once, though the server keeps the connection open, and closes it."""
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
         server.reply(sse_response(chunk("a"), {"error": {"message": "m", "code": 500}}, threading.Event()))
@@ -300,7 +304,7 @@ def test_an_error_event_is_not_waited_on() -> None:
         server.wait_closed(1)
 
 
-def test_a_failed_stream_is_forgotten_at_once() -> None:
+def test_stream_error_once_handled_is_freed_without_garbage_collection() -> None:
     """An error of a stream, and the response on it, wait for no garbage collector."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a"), {"error": {"message": "m"}}))

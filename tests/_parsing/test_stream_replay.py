@@ -62,7 +62,7 @@ class Replayer:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_split_at_every_byte(name: str) -> None:
+def test_stream_split_at_any_byte_reads_as_the_whole(name: str) -> None:
     """Two pieces, wherever they are cut, give what one piece gives."""
     text, replayer = STREAMS[name], Replayer()
     expected = replayer.replay(text)
@@ -72,7 +72,7 @@ def test_split_at_every_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_byte_by_byte(name: str) -> None:
+def test_stream_sent_byte_by_byte_reads_as_the_whole(name: str) -> None:
     """The smallest pieces give what one piece gives, with empty ones between."""
     text, replayer = STREAMS[name], Replayer()
     pieces = [text[i : i + 1] for i in range(len(text))]
@@ -80,7 +80,7 @@ def test_byte_by_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_other_line_ends(name: str) -> None:
+def test_stream_with_other_line_ends_reads_the_same(name: str) -> None:
     """CRLF and CR give what LF gives."""
     text, replayer = STREAMS[name].replace(b"\r\n", b"\n"), Replayer()
     for ending in (b"\r\n", b"\r"):
@@ -90,7 +90,7 @@ def test_other_line_ends(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_cut_off_anywhere(name: str) -> None:
+def test_stream_cut_off_anywhere_ends_well_or_raises_sdk_error(name: str) -> None:
     """A stream that ends anywhere ends well or with a typed error; what came is a beginning of the whole."""
     text, replayer = STREAMS[name], Replayer()
     whole = replayer.replay(text)[0]
@@ -101,7 +101,7 @@ def test_cut_off_anywhere(name: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"data: ", b"\n\n", b'{"choices":[]}', b"[DONE]", b"{"])))
-def test_any_bytes(pieces: list[bytes]) -> None:
+def test_stream_of_any_bytes_yields_chunks_or_raises_sdk_error(pieces: list[bytes]) -> None:
     """Whatever a server sends as a stream, the caller sees chunks or a typed error."""
     chunks, how, *_ = Replayer().replay(*pieces)
     assert all(isinstance(chunk.choices, list) for chunk in chunks)

@@ -58,7 +58,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_samples_go_back_unchanged(name: str) -> None:
+def test_completion_from_each_sample_writes_back_the_same_json(name: str) -> None:
     """What was decoded gives back the JSON it came from, nulls aside, and reads the same again."""
     decoded = sample(name)
     assert same(decoded.to_dict(), json.loads(wire(name)))
@@ -69,7 +69,7 @@ def test_samples_go_back_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RESPONSES)
-def test_recorded_responses_go_back_unchanged(name: str) -> None:
+def test_completion_recorded_from_vllm_writes_back_the_same_json(name: str) -> None:
     """The same for responses recorded from vLLM."""
     recorded = vllm(name)
     decoded = complete(recorded.response())
@@ -79,7 +79,7 @@ def test_recorded_responses_go_back_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_sample_streams_go_back_unchanged(name: str) -> None:
+def test_chunk_from_each_sample_stream_writes_back_the_same_json(name: str) -> None:
     """Each chunk of a stream gives back its own JSON."""
     lines = wire(name).replace(b"\r", b"").split(b"\n")
     sent = [json.loads(line[5:]) for line in lines if line.startswith(b"data:") and b"[DONE]" not in line]
@@ -87,14 +87,14 @@ def test_sample_streams_go_back_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in vllm_names() if name.startswith("stream_")])
-def test_recorded_streams_go_back_unchanged(name: str) -> None:
+def test_chunk_recorded_from_vllm_writes_back_the_same_json(name: str) -> None:
     """The same for streams recorded from vLLM."""
     body = vllm(name).body.encode()
     sent = [json.loads(line[5:]) for line in body.split(b"\n") if line.startswith(b"data:") and b"[DONE]" not in line]
     assert same([chunk.to_dict() for chunk in chunks(vllm(name).response())], sent)
 
 
-def test_w01_the_least() -> None:
+def test_completion_w01_with_the_least_reads_none_for_the_rest() -> None:
     """What is missing reads as `None`."""
     completion = sample("w01.json")
     assert (completion.id, completion.object, completion.created, completion.model) == (
@@ -106,7 +106,7 @@ def test_w01_the_least() -> None:
     assert (completion.usage, completion.system_fingerprint, completion.additional_properties) == (None, None, {})
 
 
-def test_w02_echo_with_logprobs() -> None:
+def test_completion_w02_with_echo_has_null_for_the_first_logprob() -> None:
     """The first token of an echoed prompt has null for a log-probability."""
     logprobs = sample("w02.json").choices[0].logprobs
     assert logprobs is not None
@@ -115,7 +115,7 @@ def test_w02_echo_with_logprobs() -> None:
     assert logprobs.top_logprobs == [None, {" yo": -1.5, " there": -2.25}]
 
 
-def test_w03_extras_of_vllm() -> None:
+def test_completion_w03_with_extras_of_vllm_keeps_them() -> None:
     """A server's own fields are kept beside the choice's, whatever their type."""
     completion = sample("w03.json")
     extras = completion.choices[0].additional_properties
@@ -125,7 +125,7 @@ def test_w03_extras_of_vllm() -> None:
     assert completion.usage == shared.CompletionUsage(prompt_tokens=2, total_tokens=3, completion_tokens=1)
 
 
-def test_w04_logprobs_of_llama_cpp() -> None:
+def test_completion_w04_with_logprobs_of_llama_cpp_has_them_in_content() -> None:
     """The chat form is in `content`; details of the usage are typed; timings are kept."""
     completion = sample("w04.json")
     logprobs = completion.choices[0].logprobs
@@ -138,7 +138,7 @@ def test_w04_logprobs_of_llama_cpp() -> None:
     assert completion.additional_properties["timings"] == {"prompt_n": 3, "predicted_ms": 1.5}
 
 
-def test_w06_choices_in_the_order_sent() -> None:
+def test_completion_w06_with_unordered_choices_keeps_their_order() -> None:
     """Choices stay in the server's order, and odd reasons as they are."""
     completion = sample("w06.json")
     assert [(c.index, c.text, c.finish_reason) for c in completion.choices] == [
@@ -148,7 +148,7 @@ def test_w06_choices_in_the_order_sent() -> None:
     assert completion.id == ""
 
 
-def test_w08_w11_unknown_reasons() -> None:
+def test_completion_w08_w11_with_unknown_finish_reasons_keeps_them() -> None:
     """A finish reason is an open string."""
     assert sample("w08.json").choices[0].finish_reason == "load"
     slow = sample("w11.json")
@@ -157,7 +157,7 @@ def test_w08_w11_unknown_reasons() -> None:
     assert slow.usage.additional_properties == {"prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": 2}
 
 
-def test_w10_content_filter() -> None:
+def test_completion_w10_with_filter_results_of_azure_keeps_them() -> None:
     """Azure's filter results are in reach; counters that are not sent are `None`."""
     completion = sample("w10.json")
     filtered = completion.choices[0].additional_properties["content_filter_results"]["violence"]
@@ -168,7 +168,7 @@ def test_w10_content_filter() -> None:
     assert completion.usage.completion_tokens is None
 
 
-def test_w12_values_stay_as_they_came() -> None:
+def test_completion_w12_with_values_of_a_wrong_type_keeps_them() -> None:
     """A wrong type in a leaf is no error and no conversion."""
     completion = sample("w12.json")
     assert completion.created == 1698801125.93
@@ -177,13 +177,13 @@ def test_w12_values_stay_as_they_came() -> None:
     assert completion.choices[0].logprobs.token_logprobs == ["None"]  # type: ignore[comparison-overlap]
 
 
-def test_w13_part_of_the_logprobs() -> None:
+def test_completion_w13_with_some_logprobs_missing_reads_the_rest() -> None:
     """Each of the four lists may be missing."""
     logprobs = sample("w13.json").choices[0].logprobs
     assert logprobs == shared.CreateCompletionResponseChoicesLogprobs(top_logprobs=[{"k": -0.01}])
 
 
-def test_w15_numbers_that_json_does_not_have() -> None:
+def test_completion_w15_with_nan_and_infinity_reads_floats() -> None:
     """NaN and infinities are read as floats."""
     logprobs = sample("w15.json").choices[0].logprobs
     assert logprobs is not None
@@ -204,7 +204,7 @@ LAX = [
 
 
 @pytest.mark.parametrize("body", LAX, ids=str)
-def test_odd_leaves_are_kept(body: dict[str, Any]) -> None:
+def test_completion_with_odd_leaves_keeps_them(body: dict[str, Any]) -> None:
     """Anything with a list of objects as `choices` is a completion; what else it holds stays as it came."""
     decoded = complete(json_response(body))
     assert same(decoded.to_dict(), body)
@@ -214,13 +214,13 @@ def test_odd_leaves_are_kept(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "body", [b'\xef\xbb\xbf{"choices":[]}', b' \n\n{"choices":[]}\n', b'{"choices":[],"x":"\\ud83d"}']
 )
-def test_json_that_strict_parsers_refuse(body: bytes) -> None:
+def test_response_of_json_that_strict_parsers_refuse_is_read(body: bytes) -> None:
     """A byte-order mark, blank lines, or half of an escaped pair do not spoil a response."""
     assert complete(json_response(body)).choices == []
 
 
 @pytest.mark.parametrize("content_type", ["application/text", "text/html", "application/problem+json", None])
-def test_json_under_another_name(content_type: str | None) -> None:
+def test_response_of_json_under_another_content_type_is_read(content_type: str | None) -> None:
     """The body counts, not what its content type says."""
     headers = [("content-type", content_type)] if content_type else []
     with ScriptedServer() as server, make(server.url) as s:
@@ -242,7 +242,7 @@ def refuse(response: ScriptedResponse) -> SDKError:
     return caught.value
 
 
-def test_w16_w17_errors_with_status_200() -> None:
+def test_response_w16_w17_with_an_error_and_status_200_raises_the_error() -> None:
     """A body with an error raises it, with the class of the status that it names."""
     error = refuse(json_response(wire("w16.json")))
     assert (type(error), error.status_code, error.code) == (InternalServerError, 502, 502)
@@ -265,7 +265,9 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("response", "problem", "cause"), CAUSES, ids=[problem for _, problem, _ in CAUSES])
-def test_w18_w19_what_came_instead(response: ScriptedResponse, problem: str, cause: str) -> None:
+def test_response_w18_w19_that_is_no_completion_raises_with_the_likely_cause(
+    response: ScriptedResponse, problem: str, cause: str
+) -> None:
     """A response that is no completion is refused with what is wrong, its first bytes and the likely cause."""
     error = refuse(response)
     assert type(error) is ResponseValidationError
@@ -277,7 +279,7 @@ def test_w18_w19_what_came_instead(response: ScriptedResponse, problem: str, cau
 
 
 @pytest.mark.parametrize("page", error_samples("w20.json"), ids=lambda sample: sample.note)
-def test_w20_pages_and_scalars(page: Any) -> None:
+def test_response_w20_of_pages_and_scalars_raises_validation_error(page: Any) -> None:
     """A page, nothing, or a bare value: status, content type and first bytes are shown."""
     error = refuse(page.response())
     assert type(error) is ResponseValidationError
@@ -286,7 +288,7 @@ def test_w20_pages_and_scalars(page: Any) -> None:
     assert ("Likely cause: a sign-in page" in error.message) == page.body.startswith("<")
 
 
-def test_deep_json_is_refused() -> None:
+def test_response_of_json_nested_too_deep_raises_validation_error() -> None:
     """JSON nested beyond reason is a typed error, not a crash."""
     for body in (b"[" * 100_000, b'{"choices":' * 100_000, b'{"NaN":' + b"[" * 100_000):
         assert type(refuse(json_response(body))) is ResponseValidationError

@@ -58,7 +58,7 @@ def servers(count: int, clock: Clock, *, turns_away: bool = False) -> Servers:
     return Servers(each, clock, turns_away=turns_away)
 
 
-def test_acquire_chooses_the_fewest_in_flight() -> None:
+def test_acquire_of_several_servers_chooses_the_fewest_in_flight() -> None:
     """Requests go where the fewest are, so that a slow server gets fewer."""
     pool = servers(2, Clock())
     one, two = pool.acquire(), pool.acquire()
@@ -168,7 +168,7 @@ def test_acquire_never_chooses_a_limiting_server_when_out_of_patience() -> None:
     assert pool.acquire() is not limited
 
 
-def test_stop_wakes_who_waits_for_a_server() -> None:
+def test_stop_while_a_thread_waits_for_a_server_wakes_the_thread() -> None:
     """When the run is stopped nobody goes on waiting."""
     pool = servers(2, Clock())
     for _ in range(2):
@@ -258,7 +258,9 @@ def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: Script
     assert {outcome.error for outcome in outcomes} == {None}
 
 
-def test_lists_are_refused_by_one_server_only(first: ScriptedServer, second: ScriptedServer) -> None:
+def test_run_with_one_server_refusing_lists_sends_packs_to_the_other(
+    first: ScriptedServer, second: ScriptedServer
+) -> None:
     """What one server cannot do does not take packs from the other."""
 
     def refuse_lists(received: Received) -> ScriptedResponse:
@@ -275,7 +277,7 @@ def test_lists_are_refused_by_one_server_only(first: ScriptedServer, second: Scr
 
 
 @pytest.mark.parametrize("bad", [[], [gpt.Gpt(), "http://localhost/v1"], "http://localhost/v1"], ids=str)
-def test_run_refuses_what_is_no_list_of_clients(bad: object) -> None:
+def test_run_given_neither_client_nor_list_of_clients_raises(bad: object) -> None:
     """`s` is a client or a list of them."""
     with pytest.raises((TypeError, ValueError), match=r"^s: expected"):
         bulk.run(bad, [])  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from tests.support.http_server import ScriptedServer
         (b'{"body": {}, "custom_id": "a"}', None),
     ],
 )
-def test_leading_id_is_none_where_it_could_be_wrong(text: bytes, expected: bytes | None) -> None:
+def test_leading_id_that_could_be_wrong_is_none(text: bytes, expected: bytes | None) -> None:
     """An id is read without parsing only from a whole line that has it first, once and without escapes."""
     assert leading_id(text) == expected
 

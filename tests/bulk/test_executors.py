@@ -16,45 +16,25 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import distributed
 import pytest
 import requests
 
 import gpt
-from gpt import bulk, local
+from gpt import bulk
 from gpt.bulk.chunk import ChunkResult
 from gpt.bulk.executors import RemoteWorkers
 from gpt.bulk.worker import Reply, Settings
 from gpt.hooks import Send
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, make, request
+from tests.support.client import OK, make, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.reply(OK)
-        yield server
 
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Executor]:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         yield executor
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[distributed.Client]:
-    """Run a Dask cluster of two worker processes on this machine."""
-    with (
-        distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
-        ) as workers,
-        distributed.Client(workers) as client,  # type: ignore[no-untyped-call]
-    ):
-        yield client
 
 
 class Courier(Executor):
@@ -89,7 +69,7 @@ def odd_hook(prepared: requests.PreparedRequest, send: Send) -> requests.Respons
     raise Odd(reason="no luck")
 
 
-def test_processes(processes: Executor, server: ScriptedServer) -> None:
+def test_run_over_processes_has_an_outcome_for_every_request(processes: Executor, server: ScriptedServer) -> None:
     """Over processes every request has its outcome, errors among them, and each process builds one client."""
     no = json_response({"error": {"message": "not that one"}}, 400, x_request_id="req-1")
     server.respond_with(lambda received: no if received.json()["prompt"] == "7" else OK)
@@ -139,14 +119,18 @@ def test_remote_workers_chunks_grow_to_a_limit() -> None:
     assert workers.window // workers.places == 64
 
 
-def test_keys_of_processes(processes: Executor, server: ScriptedServer) -> None:
+def test_run_over_processes_with_a_callable_key_calls_the_function_there(
+    processes: Executor, server: ScriptedServer
+) -> None:
     """A function finds the key where the workers are."""
     outcomes = bulk.run(make(server.url, security=key_from_a_vault), [request()] * 3, executor=processes)
     assert [outcome.status_code for outcome in outcomes] == [200] * 3
     assert {received.header("authorization") for received in server.requests} == {"Bearer from the vault"}
 
 
-def test_no_key_travels(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_over_executor_with_environment_key_sends_no_key_to_workers(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A key of the environment is not among the bytes that are sent to workers; it is read again there."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     courier = Courier()
@@ -159,14 +143,16 @@ def test_no_key_travels(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch)
     assert server.requests[0].header("authorization") == "Bearer sk-environment"
 
 
-def test_literal_key_is_refused(server: ScriptedServer) -> None:
+def test_run_over_executor_with_literal_key_or_session_raises_type_error(server: ScriptedServer) -> None:
     """A client with a literal key, or a session of the caller's, is refused at the call, with what to do instead."""
     for options in ({"security": shared.Security(api_key_auth="sk-1")}, {"client": requests.Session()}):
         with pytest.raises(TypeError, match=r"is not pickled.*(OPENAI_API_KEY|make one there)"):
             bulk.run(make(server.url, **options), [request()], executor=Courier())
 
 
-def test_missing_key_ends_the_run(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_over_workers_without_the_environment_key_raises_value_error(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Workers without the key of the environment say so; it is not the error of thousands of requests."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-here-only")
     s = make(server.url)
@@ -175,7 +161,7 @@ def test_missing_key_ends_the_run(server: ScriptedServer, monkeypatch: pytest.Mo
         list(bulk.run(s, [request()] * 3, executor=Courier()))
 
 
-def test_request_that_cannot_travel(server: ScriptedServer) -> None:
+def test_run_over_executor_with_unpicklable_request_or_error_has_its_outcome(server: ScriptedServer) -> None:
     """A request that cannot be pickled is an outcome, and so is an error that cannot."""
     lock = request(additional_properties={"lock": threading.Lock()})
     outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), [lock, request()], executor=Courier())}
@@ -198,7 +184,7 @@ class PunctualCourier(Courier):
         return super().submit(fn, *args, **kwargs)
 
 
-def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
+def test_run_over_executor_during_a_rate_limit_submits_nothing(server: ScriptedServer) -> None:
     """After a 429 that names its wait nothing is sent to the workers until it is over; then it is asked again."""
     told: list[float] = []
 
@@ -217,7 +203,7 @@ def test_rate_limit_holds_back_the_submitter(server: ScriptedServer) -> None:
     assert [sent for sent in courier.times if told[0] < sent < told[0] + 0.3] == []
 
 
-def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
+def test_run_over_a_broken_process_pool_raises_the_pools_own_exception(server: ScriptedServer) -> None:
     """When an executor's workers die for good, its own exception comes out of the run."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         pid = executor.submit(os.getpid).result()
@@ -231,34 +217,6 @@ def test_broken_pool_ends_the_run(server: ScriptedServer) -> None:
             list(bulk.run(make(server.url), [request()] * 10, executor=executor, max_workers=1))
 
 
-def test_cluster_samples_separately(cluster: Any, local_server: local.Server) -> None:
-    """On a Dask cluster, identical prompts at temperature 1 are different samples of the real engine."""
-    with gpt.Gpt(server_url=local_server.url) as s:
-        same = [request(prompt="def", max_tokens=16, temperature=1)] * 12
-        outcomes = list(bulk.run(s, same, executor=cluster.get_executor(pure=False)))
-
-    texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
-    assert sorted(outcome.index for outcome in outcomes) == list(range(12))
-    assert len(set(texts)) > 6
-
-
-def test_worker_killed(cluster: Any, server: ScriptedServer) -> None:
-    """A worker of the cluster that is killed in the middle loses nothing."""
-    victims = list(cluster.run(os.getpid).values())[:1]
-
-    def kill_once(received: Received) -> ScriptedResponse:
-        if received.json()["prompt"] == "20" and victims:
-            os.kill(victims.pop(), signal.SIGKILL)
-        return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]})
-
-    server.respond_with(kill_once)
-    given = [request(prompt=str(n)) for n in range(60)]
-    outcomes = list(bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), window=8))
-
-    texts = [outcome.response.choices[0].text for outcome in outcomes if outcome.response]
-    assert sorted(map(str, texts)) == sorted(str(n) for n in range(60))
-
-
 def nested(depth: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(depth):
@@ -266,7 +224,9 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-def test_request_too_deep_to_pickle_is_an_outcome(processes: Executor, server: ScriptedServer) -> None:
+def test_run_over_processes_with_a_request_too_deep_to_pickle_has_its_outcome(
+    processes: Executor, server: ScriptedServer
+) -> None:
     """A request that cannot travel is its own outcome, whatever chunk it was in; the others are answered."""
     given = [request(prompt=str(n)) for n in range(10)]
     given[3] = request(additional_properties={"deep": nested(100_000)})
@@ -275,29 +235,7 @@ def test_request_too_deep_to_pickle_is_an_outcome(processes: Executor, server: S
     assert isinstance(outcomes[3].error, RecursionError)
 
 
-class Deadly(dict):  # type: ignore[type-arg]
-    """Extras that end the process in which they are unpickled."""
-
-    def __reduce__(self) -> Any:
-        return os._exit, (1,)
-
-
-def test_request_that_kills_its_worker_is_an_outcome(
-    cluster: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a cluster a request that no worker survives is its own outcome, and the run goes on to its end."""
-    monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)  # each death takes seconds
-    given = [request(prompt=str(n)) for n in range(4)]
-    given[2] = request(additional_properties={"deadly": Deadly()})
-    run = bulk.run(make(server.url), given, executor=cluster.get_executor(pure=False), chunksize=2)
-    outcomes = {outcome.index: outcome for outcome in run}
-    assert sorted(outcomes) == [0, 1, 2, 3]
-    assert isinstance(outcomes[2].error, distributed.scheduler.KilledWorker)
-    # what was on the same worker when it died may have been blamed by the scheduler, too
-    assert {type(outcomes[index].error) for index in (0, 1, 3)} <= {type(None), distributed.scheduler.KilledWorker}
-
-
-def test_packs_over_processes(processes: Executor, server: ScriptedServer) -> None:
+def test_run_over_processes_with_batch_size_sends_packs(processes: Executor, server: ScriptedServer) -> None:
     """Chunks of requests go out as packs from every process, and a short run reaches more than one."""
     server.respond_with(echo_lists)
     given = [request(prompt=f"p{n}") for n in range(400)]
@@ -308,7 +246,9 @@ def test_packs_over_processes(processes: Executor, server: ScriptedServer) -> No
     assert len(server.requests) == 40
 
 
-def test_credentials_do_not_travel_in_options(processes: Executor, server: ScriptedServer) -> None:
+def test_run_over_processes_with_a_key_in_http_headers_raises_type_error(
+    processes: Executor, server: ScriptedServer
+) -> None:
     """A key among the headers of a run is refused at the call when it would go to other processes."""
     with pytest.raises(TypeError, match="Authorization is not sent"):
         bulk.run(make(server.url), [request()], executor=processes, http_headers={"Authorization": "Bearer sk-1"})
@@ -335,7 +275,7 @@ if __name__ == "__main__":
 """
 
 
-def test_interrupt_of_processes_loses_nothing_in_flight(server: ScriptedServer, tmp_path: Path) -> None:
+def test_run_over_processes_interrupted_loses_nothing_in_flight(server: ScriptedServer, tmp_path: Path) -> None:
     """Ctrl-C on a terminal, which reaches all processes, ends chunks early; every answered request has its outcome."""
     script = tmp_path / "sigint_run.py"
     script.write_text(SIGINT_RUN)

@@ -220,7 +220,7 @@ NOT_QUITE_JSON = {
 
 @pytest.mark.parametrize(("body", "written"), NOT_QUITE_JSON.values(), ids=NOT_QUITE_JSON.keys())
 @pytest.mark.parametrize("status", [200, 400])
-def test_run_jsonl_what_is_no_json_is_made_json(
+def test_run_jsonl_body_that_is_not_strict_json_is_written_as_json(
     server: ScriptedServer, tmp_path: Path, body: bytes, written: bytes, status: int
 ) -> None:
     """A byte-order mark goes, NaN and infinities become null, line ends become spaces, and nothing else changes."""
@@ -377,7 +377,7 @@ def test_run_jsonl_executor_does_the_work(s: gpt.Gpt, tmp_path: Path) -> None:
     assert ids(tmp_path / "out") == each_once(20)
 
 
-def test_run_jsonl_llama_cpp_responses_every_line(local_server: local.Server, tmp_path: Path) -> None:
+def test_run_jsonl_against_llama_cpp_completes_every_line(local_server: local.Server, tmp_path: Path) -> None:
     """A batch against llama.cpp has a text for every line and counts tokens."""
     with gpt.Gpt(server_url=local_server.url) as s:
         path = write_lines(tmp_path / "in", (batch_line(f"r{i}", prompt="def", max_tokens=4) for i in range(6)))

@@ -267,7 +267,7 @@ def test_output_file_by_default_forces_to_the_disk() -> None:
     assert inspect.signature(OutputFile).parameters["sync"].default is os.fsync
 
 
-def test_output_file_refused_one_leaves_forked_children_alone(tmp_path: Path) -> None:
+def test_output_file_refused_leaves_descriptors_of_forked_children_alone(tmp_path: Path) -> None:
     """After an output was refused, a forked child has all its descriptors, whatever their numbers."""
     (tmp_path / "out").write_text("notes")
     code = """

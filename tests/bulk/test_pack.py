@@ -58,7 +58,7 @@ def test_run_in_packs_gives_what_single_requests_give(server: ScriptedServer, fi
         assert mine.result().id == "c"
 
 
-def test_usage_is_the_prompts_own_where_token_ids_tell_it(server: ScriptedServer) -> None:
+def test_run_in_packs_with_token_ids_has_the_usage_of_each_prompt(server: ScriptedServer) -> None:
     """With `return_token_ids` each outcome has the usage of its own prompt."""
     given = [request(prompt="x" * size, n=2, additional_properties={"return_token_ids": True}) for size in (1, 5)]
     outcomes = by_index(bulk.run(make(server.url), given, batch_size=2))
@@ -71,7 +71,7 @@ def test_usage_is_the_prompts_own_where_token_ids_tell_it(server: ScriptedServer
     ]
 
 
-def test_interleaved_parameters_do_not_break_packs_up(server: ScriptedServer) -> None:
+def test_run_in_packs_with_interleaved_parameters_sends_full_packs(server: ScriptedServer) -> None:
     """Requests with other parameters, token ids among texts, fill packs of their own."""
     given = []
     for i in range(30):
@@ -82,7 +82,7 @@ def test_interleaved_parameters_do_not_break_packs_up(server: ScriptedServer) ->
     assert [texts(outcome) for outcome in outcomes] == [[f"{one.prompt}/0"] for one in given]
 
 
-def test_what_is_not_packed_goes_alone(server: ScriptedServer) -> None:
+def test_run_in_packs_with_unpackable_requests_sends_them_alone_or_not_at_all(server: ScriptedServer) -> None:
     """A prompt that is a list of several, an unusable request and a stream travel alone, or not at all."""
     given = [*numbered(2), request(prompt=["a", "b"]), request(n="three"), request(stream=True), *numbered(2)]
     outcomes = by_index(bulk.run(make(server.url), given, batch_size=10))
@@ -93,7 +93,7 @@ def test_what_is_not_packed_goes_alone(server: ScriptedServer) -> None:
     assert isinstance(outcomes[4].error, ValueError)
 
 
-def test_prompt_that_cannot_be_written_spoils_no_pack(server: ScriptedServer) -> None:
+def test_run_in_packs_with_an_unwritable_prompt_completes_the_others(server: ScriptedServer) -> None:
     """A lone surrogate in one prompt is that request's error, and the others of its pack are answered."""
     given = numbered(9)
     given[4].prompt = "\ud83d"
@@ -103,7 +103,7 @@ def test_prompt_that_cannot_be_written_spoils_no_pack(server: ScriptedServer) ->
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_one_bad_prompt_of_64_costs_at_most_12_requests(server: ScriptedServer, status: int) -> None:
+def test_pack_of_64_with_one_bad_prompt_costs_at_most_12_more_requests(server: ScriptedServer, status: int) -> None:
     """A refused pack is split in half until the guilty prompt is alone; the other 63 are answered."""
     server.respond_with(refuse_bad(status, lambda prompt: prompt == "p37"))
     outcomes = by_index(bulk.run(make(server.url), numbered(64), batch_size=64, max_workers=1))
@@ -111,7 +111,7 @@ def test_one_bad_prompt_of_64_costs_at_most_12_requests(server: ScriptedServer, 
     assert len(server.requests) <= 13
 
 
-def test_server_that_refuses_lists_is_found_out(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_refusing_lists_is_sent_single_prompts(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
     """A server that refuses every list is asked one by one from then on, which is logged once; nothing is lost."""
 
     def refuse_lists(received: Received) -> ScriptedResponse:
@@ -129,7 +129,7 @@ def test_server_that_refuses_lists_is_found_out(server: ScriptedServer, caplog: 
     ]
 
 
-def test_server_that_fails_at_lists_is_found_out(server: ScriptedServer) -> None:
+def test_server_failing_at_lists_is_sent_single_prompts(server: ScriptedServer) -> None:
     """A server that responds with 500 to lists is recognised as well."""
 
     def fail_at_lists(received: Received) -> ScriptedResponse:
@@ -144,7 +144,7 @@ def test_server_that_fails_at_lists_is_found_out(server: ScriptedServer) -> None
     assert [size for size in sizes(server) if size > 1] == [8, 4, 2]
 
 
-def test_server_that_fails_at_all_is_spared(server: ScriptedServer) -> None:
+def test_server_failing_at_single_prompts_too_is_not_sent_the_rest_of_the_pack(server: ScriptedServer) -> None:
     """When two prompts alone fail too, the rest of the pack is not sent to a server that is ill."""
     server.respond_with(lambda _: json_response({"error": {"message": "out of memory"}}, 500))
     outcomes = list(bulk.run(make(server.url, retry_config=ONCE), numbered(32), batch_size=32, max_workers=1))
@@ -154,7 +154,7 @@ def test_server_that_fails_at_all_is_spared(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fewer", "same number"])
-def test_server_that_responses_one_prompt_of_a_list(server: ScriptedServer, kind: str) -> None:
+def test_server_responding_to_one_prompt_of_a_list_is_sent_single_prompts(server: ScriptedServer, kind: str) -> None:
     """Choices that are too few, or numbered so that nobody can tell whose they are, make no outcome wrong."""
 
     def respond_badly(received: Received) -> ScriptedResponse:
@@ -169,7 +169,7 @@ def test_server_that_responses_one_prompt_of_a_list(server: ScriptedServer, kind
     assert [size for size in sizes(server) if size > 1] == [10]
 
 
-def test_pack_is_retried_as_a_call(server: ScriptedServer) -> None:
+def test_pack_refused_with_503_or_429_is_sent_again_whole(server: ScriptedServer) -> None:
     """A 503 is retried with the whole pack, and a rate limit holds the run and sends the pack again."""
     troubles = iter([json_response({}, 503), json_response({"error": {}}, 429, retry_after_ms="100")])
     server.respond_with(lambda received: next(troubles, None) or echo_lists(received))
@@ -178,7 +178,7 @@ def test_pack_is_retried_as_a_call(server: ScriptedServer) -> None:
     assert sizes(server) == [8, 8, 8]
 
 
-def test_pack_is_sent_while_a_slow_source_blocks(server: ScriptedServer) -> None:
+def test_pack_waiting_for_a_slow_source_is_sent_incomplete(server: ScriptedServer) -> None:
     """Requests that wait for more of their kind are sent when the source takes long, not when it goes on."""
 
     def source() -> Iterator[shared.CreateCompletionRequest]:
@@ -194,26 +194,26 @@ def test_pack_is_sent_while_a_slow_source_blocks(server: ScriptedServer) -> None
     assert [name for name in left if name.startswith("gpt-bulk")] == []
 
 
-def test_small_window_does_not_wait_for_full_packs(server: ScriptedServer) -> None:
+def test_run_in_packs_with_a_small_window_sends_incomplete_packs(server: ScriptedServer) -> None:
     """A window smaller than a pack sends what it holds."""
     outcomes = list(bulk.run(make(server.url), numbered(12), batch_size=64, window=3))
     assert len(outcomes) == 12
     assert max(sizes(server)) <= 3
 
 
-def test_packs_stay_full_over_a_long_run(server: ScriptedServer) -> None:
+def test_run_in_packs_of_many_requests_keeps_packs_full(server: ScriptedServer) -> None:
     """Outcomes that are taken one by one do not break the packs after them up."""
     assert len(list(bulk.run(make(server.url), numbered(1000), batch_size=20, max_workers=2))) == 1000
     assert sizes(server).count(20) >= 40
 
 
-def test_no_more_than_1024_prompts(server: ScriptedServer) -> None:
+def test_pack_with_batch_size_above_1024_has_at_most_1024_prompts(server: ScriptedServer) -> None:
     """A request never has more prompts than vLLM takes."""
     assert len(list(bulk.run(make(server.url), numbered(1100), batch_size=5000, max_workers=1))) == 1100
     assert sorted(sizes(server)) == [76, 1024]
 
 
-def test_errors_of_a_pack_are_each_requests_own(server: ScriptedServer) -> None:
+def test_pack_that_fails_gives_each_request_the_error(server: ScriptedServer) -> None:
     """When a whole pack fails each of its requests has the error, the status and the request id."""
     server.respond_with(lambda _: json_response({"error": {"message": "no"}}, 401, x_request_id="req-9"))
     outcomes = list(bulk.run(make(server.url), numbered(6), batch_size=6))
@@ -243,13 +243,15 @@ def test_errors_of_a_pack_are_each_requests_own(server: ScriptedServer) -> None:
         ({"stream": True}, {"stream": True}, False),
     ],
 )
-def test_pack_key_tells_what_travels_together(one: dict[str, Any], other: dict[str, Any], together: bool) -> None:
+def test_pack_key_of_requests_differing_only_in_a_single_prompt_is_equal(
+    one: dict[str, Any], other: dict[str, Any], together: bool
+) -> None:
     """Only what differs in nothing but a single prompt has the same key."""
     key, second = pack_key(request(**one)), pack_key(request(**other))
     assert (key is not None and key == second) is together
 
 
-def test_merge_leaves_the_requests_alone() -> None:
+def test_merge_of_requests_leaves_them_unchanged() -> None:
     """Merging copies; a request alone goes as it is."""
     first, second = request(prompt="a"), request(prompt="b")
     assert merge([first]) is first
@@ -257,14 +259,14 @@ def test_merge_leaves_the_requests_alone() -> None:
     assert (first.prompt, second.prompt) == ("a", "b")
 
 
-def test_packer_limits_the_open_packs() -> None:
+def test_packer_with_many_keys_completes_the_oldest_pack() -> None:
     """When every item has a key of its own the oldest pack makes room."""
     packer: Packer[int] = Packer(lambda item: str(item).encode())
     complete = [packer.add(item, 10) for item in range(100)]
     assert [pack for pack in complete if pack][:3] == [[0], [1], [2]]
 
 
-def test_split_body_keeps_what_the_server_wrote() -> None:
+def test_split_body_with_extras_and_nulls_keeps_them() -> None:
     """Each body is its own completion in one line, with nulls, extras and half surrogate pairs kept."""
     whole = (
         b'{"id":"c",\n"choices":[{"text":"\\ud83d","index":1,"logprobs":null},{"text":"a","index":0,"x":{"y":null}}],'
@@ -302,7 +304,9 @@ def test_split_body_keeps_what_the_server_wrote() -> None:
     ],
     ids=str,
 )
-def test_split_response_never_guesses(indices: list[int | None], expected: list[str] | None) -> None:
+def test_split_response_goes_by_index_and_is_none_where_indices_are_ambiguous(
+    indices: list[int | None], expected: list[str] | None
+) -> None:
     """A choice goes to the prompt that its number names; where numbers do not tell, nothing is handed out."""
     choices = [{"text": str(position), "index": index} for position, index in enumerate(indices)]
     whole = shared.CreateCompletionResponse.from_dict({"choices": choices})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 import time
@@ -17,13 +16,6 @@ from gpt import bulk
 from gpt.models import errors, shared
 from tests.support.client import COMPLETION, OK, ONCE, make, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.reply(OK)
-        yield server
 
 
 def echo_prompt(received: Received) -> ScriptedResponse:
@@ -50,7 +42,7 @@ def bulk_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "gpt-bulk" and thread not in _before]
 
 
-def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:
+def test_run_of_many_requests_has_the_outcome_of_each(server: ScriptedServer) -> None:
     """Every request has one outcome, which carries its position, the request, the response and its HTTP facts."""
     server.respond_with(echo_prompt)
     given = list(numbered(50))
@@ -64,13 +56,13 @@ def test_each_outcome_belongs_to_its_request(server: ScriptedServer) -> None:
     assert {(outcome.status_code, outcome.request_id, outcome.error) for outcome in outcomes} == {(200, "req-1", None)}
 
 
-def test_no_requests(server: ScriptedServer) -> None:
+def test_run_without_requests_has_no_outcomes(server: ScriptedServer) -> None:
     """Nothing in, nothing out, and no thread is started."""
     assert list(bulk.run(make(server.url), [])) == []
     assert bulk_threads() == []
 
 
-def test_error_is_an_outcome(server: ScriptedServer) -> None:
+def test_run_with_a_refused_request_has_its_error_as_outcome(server: ScriptedServer) -> None:
     """A refused request is an outcome with its error, and the others go on."""
     no = json_response({"error": {"message": "no"}}, 400, x_request_id="req-2")
     server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
@@ -88,7 +80,9 @@ def test_error_is_an_outcome(server: ScriptedServer) -> None:
     [request(stream=True), request(additional_properties={"stream": True}), request(n="three"), {"model": "m"}],
     ids=["stream", "extra stream", "type", "no request"],
 )
-def test_misuse_is_an_outcome(server: ScriptedServer, bad: shared.CreateCompletionRequest) -> None:
+def test_run_with_a_request_that_cannot_be_sent_has_its_error_as_outcome(
+    server: ScriptedServer, bad: shared.CreateCompletionRequest
+) -> None:
     """What cannot be sent, a stream among it, is an outcome too, and nothing of it reaches the server."""
     outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), [bad, request()])}
 
@@ -98,7 +92,7 @@ def test_misuse_is_an_outcome(server: ScriptedServer, bad: shared.CreateCompleti
     assert len(server.requests) == 1
 
 
-def test_source_is_pulled_as_outcomes_are_taken(server: ScriptedServer) -> None:
+def test_run_over_an_endless_source_pulls_no_more_than_the_window(server: ScriptedServer) -> None:
     """Of an endless source no more than the window is pulled ahead of what was taken."""
     pulled = 0
 
@@ -115,7 +109,7 @@ def test_source_is_pulled_as_outcomes_are_taken(server: ScriptedServer) -> None:
     outcomes.close()  # type: ignore[attr-defined]
 
 
-def test_no_more_workers_than_asked(server: ScriptedServer) -> None:
+def test_run_with_max_workers_sends_that_many_requests_at_a_time(server: ScriptedServer) -> None:
     """As many requests run at a time as there are workers, and no more."""
     open_gate, running, most = threading.Event(), [0], [0]
     lock = threading.Lock()
@@ -136,7 +130,7 @@ def test_no_more_workers_than_asked(server: ScriptedServer) -> None:
     assert most == [3]
 
 
-def test_source_fails(server: ScriptedServer) -> None:
+def test_run_over_a_failing_source_yields_its_outcomes_then_raises(server: ScriptedServer) -> None:
     """When the source raises, the outcomes of what was pulled still come out, and then the exception."""
 
     def source() -> Iterator[shared.CreateCompletionRequest]:
@@ -150,7 +144,7 @@ def test_source_fails(server: ScriptedServer) -> None:
     assert bulk_threads() == []
 
 
-def test_threads_and_connections_end_with_the_run(server: ScriptedServer) -> None:
+def test_run_finished_leaves_no_threads_or_connections(server: ScriptedServer) -> None:
     """A finished run leaves neither threads nor connections, and the client works on."""
     s = make(server.url)
     assert len(list(bulk.run(s, numbered(20), max_workers=4))) == 20
@@ -159,7 +153,7 @@ def test_threads_and_connections_end_with_the_run(server: ScriptedServer) -> Non
     assert s.completions.create_completion(request()).status_code == 200
 
 
-def test_leaving_early(server: ScriptedServer) -> None:
+def test_run_closed_early_stops_pulling_without_waiting(server: ScriptedServer) -> None:
     """Closing the iterator stops pulling and does not wait for what is in flight."""
     arrived, stuck = threading.Barrier(4), threading.Event()
 
@@ -183,7 +177,7 @@ def test_leaving_early(server: ScriptedServer) -> None:
     assert 4 <= len(server.requests) <= 8
 
 
-def test_interrupt(server: ScriptedServer) -> None:
+def test_run_interrupted_yields_outcomes_in_flight_then_raises(server: ScriptedServer) -> None:
     """After Ctrl-C nothing more is asked, what is in flight comes out, and then KeyboardInterrupt."""
     arrived, go_on = threading.Barrier(3), threading.Event()
 
@@ -204,7 +198,7 @@ def test_interrupt(server: ScriptedServer) -> None:
     assert all(outcome.response for outcome in taken)
 
 
-def test_callers_executor_stays_open(server: ScriptedServer) -> None:
+def test_run_over_an_executor_of_the_caller_leaves_the_executor_open(server: ScriptedServer) -> None:
     """An executor of the caller's is used and left running; in this process even a literal key serves."""
     with ThreadPoolExecutor(2) as executor:
         s = make(server.url, security=shared.Security(api_key_auth="secret"))
@@ -238,7 +232,7 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
     return early
 
 
-def test_rate_limit_holds_back_all(server: ScriptedServer) -> None:
+def test_run_during_a_rate_limit_holds_back_all_workers(server: ScriptedServer) -> None:
     """While one 429's wait runs, no worker asks for anything; then the request is asked again and nothing is lost."""
     early = hold_all(server, workers=4)
 
@@ -250,7 +244,7 @@ def test_rate_limit_holds_back_all(server: ScriptedServer) -> None:
     assert len(server.requests) == 41
 
 
-def test_rate_limit_without_retries(server: ScriptedServer) -> None:
+def test_run_without_retries_has_the_rate_limit_as_outcome_and_holds_back_the_rest(server: ScriptedServer) -> None:
     """With retries off the 429 is an outcome with its wait, and the others are held back all the same."""
     early = hold_all(server, workers=4)
 
@@ -266,7 +260,7 @@ def test_rate_limit_without_retries(server: ScriptedServer) -> None:
     assert len(server.requests) == 20
 
 
-def test_rate_limit_does_not_use_up_deadlines(server: ScriptedServer) -> None:
+def test_run_held_back_by_a_rate_limit_uses_up_no_deadline(server: ScriptedServer) -> None:
     """The time that a run is held back does not count as the time of its calls."""
     responses = iter([json_response({"error": {}}, 429, retry_after_ms="1500")])
     server.respond_with(lambda _: next(responses, OK))
@@ -274,7 +268,7 @@ def test_rate_limit_does_not_use_up_deadlines(server: ScriptedServer) -> None:
     assert [outcome.error for outcome in outcomes] == [None] * 6
 
 
-def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
+def test_run_with_repeated_rate_limits_sends_again_after_each(server: ScriptedServer) -> None:
     """A request is asked again after each wait, more often than a single call would retry."""
     responses = iter([json_response({"error": {}}, 429, retry_after_ms="100")] * 4)
     server.respond_with(lambda _: next(responses, OK))
@@ -290,7 +284,9 @@ def test_rate_limit_of_many_rounds(server: ScriptedServer) -> None:
     [({"retry_after": "1", "x_should_retry": "false"}, None), ({"retry_after_ms": "100"}, "insufficient_quota")],
     ids=["x-should-retry", "quota"],
 )
-def test_final_rate_limit(server: ScriptedServer, headers: dict[str, Any], code: str | None) -> None:
+def test_run_with_a_final_rate_limit_has_the_error_at_once(
+    server: ScriptedServer, headers: dict[str, Any], code: str | None
+) -> None:
     """A 429 that asking again cannot mend is an outcome at once."""
     server.respond_with(lambda _: json_response({"error": {"message": "no", "code": code}}, 429, **headers))
     [outcome] = bulk.run(make(server.url), [request()])
@@ -298,24 +294,12 @@ def test_final_rate_limit(server: ScriptedServer, headers: dict[str, Any], code:
     assert len(server.requests) == 1
 
 
-def test_wait_beyond_the_patience_is_an_outcome(server: ScriptedServer) -> None:
+def test_run_told_to_wait_beyond_max_elapsed_time_has_the_error_at_once(server: ScriptedServer) -> None:
     """A wait longer than max_elapsed_time is not waited for."""
     server.respond_with(lambda _: json_response({"error": {"message": "tomorrow"}}, 429, retry_after="40000"))
     outcomes = list(bulk.run(make(server.url), numbered(3)))
     assert [type(outcome.error) for outcome in outcomes] == [errors.RateLimitError] * 3
     assert len(server.requests) == 3
-
-
-def test_outcomes_survive_pickling(server: ScriptedServer) -> None:
-    """Outcomes, with a response or an error, can be sent elsewhere, without the key."""
-    no = json_response({"error": {"message": "no"}}, 400)
-    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
-    s = make(server.url, security=shared.Security(api_key_auth="secret-key"))
-    for outcome in bulk.run(s, numbered(2)):
-        data = pickle.dumps(outcome)
-        copy = pickle.loads(data)
-        assert b"secret-key" not in data
-        assert (copy.index, copy.response, str(copy.error)) == (outcome.index, outcome.response, str(outcome.error))
 
 
 @pytest.mark.parametrize(
@@ -329,14 +313,14 @@ def test_outcomes_survive_pickling(server: ScriptedServer) -> None:
         ({"max_failures": 0}, "max_failures: expected at least 1, got 0"),
     ],
 )
-def test_bad_options(options: dict[str, Any], message: str) -> None:
+def test_run_with_invalid_options_raises_at_the_call(options: dict[str, Any], message: str) -> None:
     """An option that cannot be used is refused at the call, not at the first outcome."""
     with pytest.raises((TypeError, ValueError), match=message):
         bulk.run(gpt.Gpt(), [], **options)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
-def test_max_failures_stops_the_run(server: ScriptedServer, status: int) -> None:
+def test_run_reaching_max_failures_stops_and_raises_the_last_error(server: ScriptedServer, status: int) -> None:
     """After so many failures in a row of the server's own no more is pulled; the last error comes, with a note."""
     server.respond_with(lambda _: json_response({"error": {"message": "no"}}, status))
     taken: list[bulk.Outcome] = []
@@ -349,7 +333,7 @@ def test_max_failures_stops_the_run(server: ScriptedServer, status: int) -> None
     assert len(server.requests) <= 5 + 4
 
 
-def test_max_failures_of_a_dead_server() -> None:
+def test_run_against_a_dead_server_stops_only_with_max_failures() -> None:
     """No connection counts, and a run without `max_failures` gives every request its error."""
     with ScriptedServer() as gone:
         url = gone.url
@@ -359,7 +343,7 @@ def test_max_failures_of_a_dead_server() -> None:
     assert {type(outcome.error) for outcome in outcomes} == {errors.APIConnectionError}
 
 
-def test_max_failures_counts_in_a_row(server: ScriptedServer) -> None:
+def test_run_with_failures_that_are_not_in_a_row_does_not_stop(server: ScriptedServer) -> None:
     """A success, or a failure that is the request's own, starts the count again."""
     turn = iter(range(1000))
     no, bad = json_response({"error": {}}, 404), json_response({"error": {}}, 400)
@@ -368,7 +352,7 @@ def test_max_failures_counts_in_a_row(server: ScriptedServer) -> None:
     assert len(outcomes) == 60
 
 
-def test_call_options_go_with_each_request(server: ScriptedServer) -> None:
+def test_run_with_call_options_sends_them_with_each_request(server: ScriptedServer) -> None:
     """Options of `create_completion` are options of a run; what is none is refused at the call."""
     options: dict[str, Any] = {"http_headers": {"x-tenant": "a"}, "query": {"v": 2}}
     assert [o.error for o in bulk.run(make(server.url), numbered(3), **options)] == [None] * 3
@@ -380,7 +364,7 @@ def test_call_options_go_with_each_request(server: ScriptedServer) -> None:
             bulk.run(make(server.url), numbered(1), **bad)
 
 
-def test_throttled_retry_does_not_use_up_a_deadline(server: ScriptedServer) -> None:
+def test_run_holding_back_a_retry_uses_up_no_deadline(server: ScriptedServer) -> None:
     """A retry that is held back because another request was rate limited keeps the time of its own call."""
     limited = threading.Event()
 
@@ -399,7 +383,7 @@ def test_throttled_retry_does_not_use_up_a_deadline(server: ScriptedServer) -> N
     assert [outcome.error for outcome in outcomes] == [None] * 2
 
 
-def test_header_of_a_rate_limit_ends_no_run(server: ScriptedServer) -> None:
+def test_run_rate_limited_with_a_header_of_our_own_ignores_the_header(server: ScriptedServer) -> None:
     """A server cannot end a run with headers of our own making: none is read or written."""
     limited = json_response({"error": {}}, 429, retry_after_ms="100", x_gpt_bulk_held="abc")
     responses = iter([limited])
@@ -410,13 +394,3 @@ def test_header_of_a_rate_limit_ends_no_run(server: ScriptedServer) -> None:
     [outcome] = bulk.run(make(server.url, retry_config=ONCE), numbered(1))
     assert isinstance(outcome.error, errors.RateLimitError)
     assert outcome.error.headers["x-gpt-bulk-held"] == "abc"
-
-
-def test_result_returns_the_completion_or_raises(server: ScriptedServer) -> None:
-    """`outcome.result()` is the completion, or raises what the outcome has as its error."""
-    no = json_response({"error": {"message": "no"}}, 400)
-    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
-    by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(2))}
-    assert by_index[0].result().choices[0].text == COMPLETION["choices"][0]["text"]
-    with pytest.raises(errors.BadRequestError):
-        by_index[1].result()

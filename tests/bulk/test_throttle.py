@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def test_closed_for_as_long_as_was_said() -> None:
+def test_throttle_held_several_times_is_closed_for_the_longest() -> None:
     """The longest of several waits counts, from when it was said; then the throttle is open."""
     clock = Clock()
     throttle = Throttle(3600, clock)
@@ -39,14 +39,14 @@ def test_closed_for_as_long_as_was_said() -> None:
     assert throttle.remaining() == 0
 
 
-def test_shortest_hold() -> None:
+def test_throttle_held_for_next_to_nothing_is_closed_for_a_tenth_of_a_second() -> None:
     """A wait of next to nothing is a tenth of a second, or a server could be asked thousands of times."""
     throttle = Throttle(3600, Clock())
     throttle.hold(0.001)
     assert throttle.remaining() == pytest.approx(0.1)
 
 
-def test_stopped() -> None:
+def test_throttle_stopped_turns_away_all_who_wait() -> None:
     """When the run stops, those who wait and those who come are turned away."""
     throttle = Throttle(3600)
     throttle.hold(60)
@@ -67,7 +67,7 @@ def test_stopped() -> None:
         throttle.wait()
 
 
-def test_rate_limited_beyond_patience_is_left_to_the_call() -> None:
+def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
     """A wait longer than the run's patience holds nobody back, and the run does not take the call over."""
     throttle = Throttle(7, Clock())
     assert not throttle.rate_limited(8)
@@ -76,7 +76,7 @@ def test_rate_limited_beyond_patience_is_left_to_the_call() -> None:
     assert throttle.remaining() == 7
 
 
-def test_interrupted_while_held() -> None:
+def test_run_interrupted_while_held_back_raises_at_once() -> None:
     """Ctrl-C does not wait for a rate limit to pass."""
     with ScriptedServer() as server:
 

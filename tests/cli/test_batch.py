@@ -5,28 +5,18 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
-import logging
-import multiprocessing
 import os
 import pty
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from gpt.bulk import Summary
-from gpt.cli import app
-from gpt.cli._executors import open_executor
-from gpt.cli._progress import Pace, format_duration, format_progress, format_summary, open_display
 from tests.support.batch import (
     batch_line,
     each_once,
@@ -37,11 +27,9 @@ from tests.support.batch import (
     write_batch,
     write_lines,
 )
-from tests.support.client import make, request
-from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
+from tests.support.command import GPT, batch
+from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists
-
-GPT = [sys.executable, "-m", "gpt"]
 
 
 @pytest.fixture
@@ -50,10 +38,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
         server.respond_with(echo_prompt)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
-
-
-def batch(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["batch", *map(str, arguments)], prog_name="gpt")
 
 
 def test_batch_all_answered_exits_with_0(server: ScriptedServer, tmp_path: Path) -> None:
@@ -94,14 +78,14 @@ def test_batch_invalid_lines_only_advises_to_correct_them(server: ScriptedServer
     assert "the last error: line 2: the line is not JSON" in said
 
 
-def test_batch_local(tmp_path: Path) -> None:
+def test_batch_local_completes_every_line_without_a_model_name(tmp_path: Path) -> None:
     """--local completes a batch with llama.cpp, without a model's name."""
     path = write_lines(tmp_path / "in", [{"prompt": "def", "max_tokens": 4}] * 3)
     assert batch(path, tmp_path / "out", "--local").exit_code == 0
     assert ids(tmp_path / "out") == {"1": 1, "2": 1, "3": 1}
 
 
-def test_batch_system_errors(server: ScriptedServer, tmp_path: Path) -> None:
+def test_batch_missing_input_exits_with_1_and_wrong_output_with_2(server: ScriptedServer, tmp_path: Path) -> None:
     """A missing input is one line on stderr and exit code 1; a wrong output is a usage error."""
     missing = batch(tmp_path / "nowhere", tmp_path / "out")
     assert (missing.exit_code, missing.stderr) == (1, f"gpt: {tmp_path / 'nowhere'}: No such file or directory\n")
@@ -109,7 +93,7 @@ def test_batch_system_errors(server: ScriptedServer, tmp_path: Path) -> None:
     assert batch(path, path).exit_code == 2
 
 
-def test_batch_piped(server: ScriptedServer, tmp_path: Path) -> None:
+def test_batch_in_a_pipe_reads_stdin_and_writes_plain_lines(server: ScriptedServer, tmp_path: Path) -> None:
     """In a pipe a batch reads stdin and writes plain lines."""
     text = write_batch(tmp_path / "in", 20).read_bytes()
     done = subprocess.run([*GPT, "batch", "-", str(tmp_path / "out")], input=text, capture_output=True, check=True)
@@ -119,7 +103,7 @@ def test_batch_piped(server: ScriptedServer, tmp_path: Path) -> None:
     assert b"\x1b" not in done.stderr
 
 
-def test_batch_rate_limited(server: ScriptedServer, tmp_path: Path) -> None:
+def test_batch_rate_limited_names_the_wait(server: ScriptedServer, tmp_path: Path) -> None:
     """While a rate limit holds a batch back, it says so; in the end nothing has failed."""
     responses = iter([json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="1200")])
     server.respond_with(lambda received: next(responses, None) or echo_prompt(received))
@@ -183,131 +167,6 @@ def test_batch_ctrl_c_at_any_moment_ends_the_run(server: ScriptedServer, tmp_pat
     assert (process.returncode, "Traceback" in said) == (130, False), said
 
 
-def test_terminal(server: ScriptedServer) -> None:
-    """On a terminal a completion streams: its first piece is there while the rest is not yet sent."""
-    gate = threading.Event()
-    pieces = ({"choices": [{"text": "one ", "index": 0}]}, gate, {"choices": [{"text": "two", "index": 0}]})
-    server.respond_with(lambda _: sse_response(*pieces))
-    ours, theirs = pty.openpty()
-    with subprocess.Popen([*GPT, "complete", "-m", "m", "x"], stdout=theirs, stdin=subprocess.DEVNULL) as process:
-        os.close(theirs)
-        assert os.read(ours, 100) == b"one "
-        gate.set()
-        assert os.read(ours, 3) == b"two"
-    os.close(ours)
-    assert process.returncode == 0
-
-
-def test_interrupted_completion(server: ScriptedServer) -> None:
-    """Ctrl-C ends a completion with 130 and without a traceback."""
-    server.respond_with(lambda _: sse_response({"choices": [{"text": "one"}]}, threading.Event()))
-    command = [*GPT, "complete", "-m", "m", "x", "--stream"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stdout.read(3) == b"one"
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
-    assert (process.returncode, said) == (130, b"")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve(number: int) -> None:
-    """`gpt serve` prints its URL, responds there, and ends well at Ctrl-C or a polite kill."""
-    with subprocess.Popen([*GPT, "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        with make(url) as s:
-            assert s.completions.create_completion(request(max_tokens=2)).status_code == 200
-        process.send_signal(number)
-        said = process.communicate()[1]
-    assert process.returncode == 0
-    assert said.endswith("stopped\n")
-
-
-def test_serve_refuses_what_is_no_model(tmp_path: Path) -> None:
-    """A file that is not GGUF is named in one line."""
-    (tmp_path / "x.gguf").write_bytes(b"no model")
-    result = CliRunner().invoke(app, ["serve", str(tmp_path / "x.gguf")])
-    assert result.exit_code == 2
-    assert "is not a GGUF model" in result.stderr
-
-
-def test_without_the_extra() -> None:
-    """Without typer the command says in one line how to get it."""
-    code = "import sys; sys.modules['typer'] = None; from gpt.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "gpt: the command line needs typer: run pip install '.[cli]' in a clone of gpt-sdk\n"
-
-
-def test_version_loads_little() -> None:
-    """`gpt --version` loads neither rich's display nor llama.cpp nor a cluster."""
-    code = (
-        "import sys; sys.argv = ['gpt', '--version']\n"
-        "try: from gpt.__main__ import main; main()\n"
-        "finally: assert not sys.modules.keys() & {'rich.progress', 'xllamacpp', 'distributed'}"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-
-
-def test_shell_completion() -> None:
-    """The shell can be told of the commands."""
-    environment = {**os.environ, "_GPT_COMPLETE": "complete_bash", "COMP_WORDS": "gpt ba", "COMP_CWORD": "1"}
-    done = subprocess.run(GPT, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["batch"]
-
-
-COUNT = Summary(
-    answered=1200,
-    failed=3,
-    resumed=203,
-    prompt_tokens=10,
-    completion_tokens=50_000,
-    errors={"a": 1, "b": 2},
-    bytes_read=4000,
-    bytes_total=16_000,
-)
-NOTHING = Summary(answered=0, failed=0, resumed=0, prompt_tokens=0, completion_tokens=0)
-
-
-def test_format_progress_shows_what_is_known() -> None:
-    """Progress says what is done and failed, the rates, and the time left, each only where it is known."""
-    assert format_progress(COUNT, 100.0, 400) == "1,203 (25 %) done, 3 failed, 10/s, 500 tokens/s, 6:40 left"
-    assert format_progress(replace(COUNT, bytes_total=None), 100.0, None) == "1,203 done, 3 failed, 10/s, 500 tokens/s"
-    assert format_progress(NOTHING, 0.0, None) == "0 done, 0 failed"
-    huge = replace(COUNT, completion_tokens=2**63)
-    assert "tokens/s" in format_progress(huge, 1.0, None)
-
-
-def test_format_summary_counts_errors_by_code() -> None:
-    """The end says what was done, in which time, and which errors there were, the commonest first."""
-    assert format_summary(COUNT, 100.0) == (
-        "1,200 answered, 3 failed (203 of them by earlier runs)\n"
-        "1,000 in 1:40, 10/s, 10 prompt and 50,000 completion tokens\n"
-        "failed: 2 b, 1 a"
-    )
-    assert [format_duration(5), format_duration(754), format_duration(3723)] == ["0:05", "12:34", "1:02:03"]
-
-
-def test_pace_counts_from_the_first_new_line() -> None:
-    """The time left is by bytes of the input, without those that were skipped as finished."""
-    pace = Pace(0.0)
-    resumed = replace(NOTHING, answered=5, resumed=5, bytes_read=0, bytes_total=10_000)
-    assert pace.seconds_left(resumed, 1.0) is None
-    assert pace.seconds_left(replace(resumed, answered=6, bytes_read=8000), 2.0) is None
-    assert pace.seconds_left(replace(resumed, answered=7, bytes_read=9000), 5.0) == 3.0
-    assert pace.seconds_left(replace(resumed, answered=8, bytes_total=None), 5.0) is None
-
-
-def test_open_display_restores_the_log_level() -> None:
-    """What is shown of the log while a command runs ends with it."""
-    logger = logging.getLogger("gpt.bulk")
-    before = logger.level, list(logger.handlers)
-    with open_display():
-        assert logger.level == logging.INFO
-    assert (logger.level, logger.handlers) == before
-
-
 @pytest.mark.parametrize("n", [3, 150])
 def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, n: int) -> None:
     """An API that refuses everybody ends the run with its reason and an output that goes on with the right key."""
@@ -324,7 +183,7 @@ def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("options", [(), ("--processes", "1"), ("--batch-size", "8")])
-def test_batch_server_that_dies_stops_it(server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_batch_server_that_dies_stops_the_run(server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
     """A server that fails from some request on ends the run after --max-failures, without a failed line.
 
     One worker: of two, one may hear of a failure while the other's success is still under way, and that failure is
@@ -416,18 +275,6 @@ def test_batch_dask_does_the_work(server: ScriptedServer, tmp_path: Path) -> Non
         result = batch(write_batch(tmp_path / "in", 50), tmp_path / "out", "--dask", cluster.scheduler_address)
     assert result.exit_code == 0, result.stderr
     assert ids(tmp_path / "out") == each_once(50)
-
-
-def test_open_executor_workers_ignore_ctrl_c_from_the_start() -> None:
-    """Ctrl-C does not kill a worker that is still importing: it ignores the signal before its first instruction."""
-    with open_executor(2, None) as executor:
-        workers = multiprocessing.active_children()
-        for worker in workers:
-            assert worker.pid
-            os.kill(worker.pid, signal.SIGINT)
-        assert executor
-        assert (len(workers), executor.submit(int).result()) == (2, 0)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_batch_processes_and_dask_exclude_each_other(server: ScriptedServer, tmp_path: Path) -> None:

@@ -6,62 +6,32 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-import gpt
-from gpt.cli import app
 from gpt.models import errors
 from tests.support.client import COMPLETION, OK, silent_server
+from tests.support.command import GPT, complete, run
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response, sse_response
 from tests.support.raw_server import RawServer, read_request
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.reply(OK)
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        yield server
-
-
-def run(*arguments: str, stdin: str | bytes | None = None) -> Any:
-    """Run a command; the result has stdout, stderr and exit_code."""
-    return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
-
-
-def complete(*arguments: str, stdin: str | bytes | None = None) -> Any:
-    return run("complete", "-m", "m", *arguments, stdin=stdin)
-
-
-def test_version() -> None:
-    """--version names the package and its version."""
-    assert run("--version").stdout == f"gpt-sdk {gpt.__version__}\n"
-
-
-def test_help_without_arguments() -> None:
-    """Without a command the help comes, as a usage error."""
-    result = run()
-    assert result.exit_code == 2
-    assert "complete" in result.output
-
-
-def test_response_on_stdout(server: ScriptedServer) -> None:
+def test_complete_given_a_prompt_prints_only_the_completion(server: ScriptedServer) -> None:
     """The completion and nothing else goes to stdout; only what was given is sent."""
     result = complete("Say")
     assert (result.stdout, result.stderr, result.exit_code) == (" ok\n", "", 0)
     assert server.requests[0].json() == {"model": "m", "prompt": "Say"}
 
 
-def test_every_option(server: ScriptedServer) -> None:
+def test_complete_with_every_option_sends_each_as_its_field(server: ScriptedServer) -> None:
     """Each option becomes the request's field of that name."""
     options = (
         "--best-of 3 --echo --frequency-penalty 0.5 --logit-bias 50256=-100 --logit-bias 7=1.5 --logprobs 2"
@@ -93,20 +63,20 @@ def test_every_option(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)], ids=["nothing", "dash"])
-def test_prompt_on_stdin(server: ScriptedServer, arguments: tuple[str, ...]) -> None:
+def test_complete_prompt_on_stdin_is_sent(server: ScriptedServer, arguments: tuple[str, ...]) -> None:
     """The prompt is read from stdin as UTF-8, its last newline left out."""
     complete(*arguments, stdin="def f():\n    # naïve\n\n".encode())
     assert server.requests[0].json()["prompt"] == "def f():\n    # naïve\n"
 
 
-def test_json(server: ScriptedServer) -> None:
+def test_complete_json_prints_the_body_unchanged(server: ScriptedServer) -> None:
     """--json prints what the server sent, as it is."""
     server.reply(json_response(b'{"choices": [{"text": "a"}],  "odd": 1.0}\n'))
     complete("x")
     assert complete("x", "--json").stdout == '{"choices": [{"text": "a"}],  "odd": 1.0}\n'
 
 
-def test_several_choices(server: ScriptedServer) -> None:
+def test_complete_several_choices_are_separated_by_a_line(server: ScriptedServer) -> None:
     """Several completions are told apart by a line."""
     server.respond_with(lambda _: json_response({"choices": [{"text": "a\n"}, {"text": "b"}]}))
     assert complete("x").stdout == "a\n---\nb\n"
@@ -120,21 +90,21 @@ PIECES: list[dict[str, Any]] = [
 ]
 
 
-def test_stream(server: ScriptedServer) -> None:
+def test_complete_stream_prints_choices_one_after_the_other(server: ScriptedServer) -> None:
     """--stream asks for a stream and prints the choices one after the other."""
     server.respond_with(lambda _: sse_response(*PIECES))
     assert complete("x", "--stream").stdout == "ac\n---\nb\n"
     assert server.requests[0].json()["stream"] is True
 
 
-def test_stream_as_json(server: ScriptedServer) -> None:
+def test_complete_stream_as_json_prints_a_line_for_each_chunk(server: ScriptedServer) -> None:
     """--stream --json prints a line for each chunk."""
     server.respond_with(lambda _: sse_response(*PIECES))
     lines = complete("x", "--stream", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == PIECES
 
 
-def test_stream_breaks_off(server: ScriptedServer) -> None:
+def test_complete_stream_that_breaks_off_keeps_its_output_and_exits_with_1(server: ScriptedServer) -> None:
     """A stream that stops half-way leaves what came on stdout, the reason on stderr, and exit code 1."""
     server.respond_with(lambda _: sse_response(PIECES[0], cut=True))
     result = complete("x", "--stream", "--no-stream", "--stream")
@@ -143,7 +113,7 @@ def test_stream_breaks_off(server: ScriptedServer) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_api_error(server: ScriptedServer) -> None:
+def test_complete_api_error_is_one_line_and_exits_with_1(server: ScriptedServer) -> None:
     """An error of the API is one line on stderr, without a traceback, and exit code 1."""
     server.respond_with(lambda _: json_response({"error": {"message": "no such model"}}, 404))
     result = complete("x")
@@ -152,38 +122,14 @@ def test_api_error(server: ScriptedServer) -> None:
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["complete", "-m", "m", "-f x"], "goes after '--'"),
-        (["complete", "-m", "m", "x", "--logit-bias", "a=1"], "expected TOKEN_ID=BIAS such as 50256=-100"),
-        (["complete", "-m", "m", "x", "--extra", "top_k"], "expected NAME=JSON such as top_k=40"),
-        (["complete", "-m", "m", "x", "--server-url", "localhost"], "expected a URL such as"),
-        (["complete", "-m", "m", "x", "--n", "two"], "--n"),
-        (["complete", "x", "--local", "--server-url", "http://x/v1"], "leave --server-url out"),
-        (["complete", "-m", "m", "x", "--temperature", "nan"], "temperature: expected a finite number"),
-        (["serve", "--port", "99999"], "port must be an integer from 0 to 65535"),
-        (["batch", "in"], "OUTPUT"),
-        (["conjugate"], "conjugate"),
-    ],
-)
-def test_usage_error(server: ScriptedServer, arguments: list[str], message: str) -> None:
-    """What is wrong with the command itself is said on stderr, with exit code 2, and nothing is sent."""
-    result = run(*arguments)
-    assert (result.stdout, result.exit_code) == ("", 2)
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert server.requests == []
-
-
-def test_undecodable_prompt(server: ScriptedServer) -> None:
+def test_complete_undecodable_prompt_is_a_usage_error(server: ScriptedServer) -> None:
     """A prompt that is not UTF-8 is a usage error."""
     result = complete(stdin=b"caf\xe9")
     assert result.exit_code == 2
     assert "utf-8" in result.stderr
 
 
-def test_local() -> None:
+def test_complete_local_needs_no_key_network_or_model() -> None:
     """--local needs neither key nor network nor a model's name: llama.cpp responds."""
     command = ["complete", "--local", "A class definition", "--max-tokens", "8", "--temperature", "0"]
     first, second = run(*command), run(*command)
@@ -192,14 +138,16 @@ def test_local() -> None:
     assert first.stdout == second.stdout
 
 
-def test_unprintable_response(server: ScriptedServer) -> None:
+def test_complete_lone_surrogate_is_printed_as_a_question_mark(server: ScriptedServer) -> None:
     """A lone surrogate in a response is printed as a question mark."""
     server.respond_with(lambda _: json_response(b'{"choices": [{"text": "a\\ud800b"}], "x": NaN}'))
     result = complete("x")
     assert (result.stdout, result.exit_code) == ("a?b\n", 0)
 
 
-def test_key(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_environment_key_is_sent_and_not_shown(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The key is OPENAI_API_KEY, and is not shown when the server refuses it."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-123456")
     server.respond_with(lambda _: json_response({"error": {"message": "Incorrect API key: sk-123456"}}, 401))
@@ -209,7 +157,7 @@ def test_key(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sk-123456" not in result.stderr
 
 
-def test_chosen_server_over_environment(server: ScriptedServer) -> None:
+def test_complete_server_url_wins_over_the_environment(server: ScriptedServer) -> None:
     """--server-url wins over OPENAI_BASE_URL."""
     with ScriptedServer() as other:
         other.reply(json_response(COMPLETION))
@@ -226,7 +174,7 @@ CONTROLS = re.compile(r"[^\S \n\r\t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\
 def on_a_terminal(url: str, *arguments: str) -> tuple[str, str]:
     """Run a command whose stdout and stderr are each a terminal; return what those got."""
     ends = [pty.openpty() for _ in range(2)]
-    command = [sys.executable, "-m", "gpt", *arguments]
+    command = [*GPT, *arguments]
     environment = {**os.environ, "OPENAI_BASE_URL": url, "PYTHONIOENCODING": "utf-8", "TERM": "dumb"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": ends[0][1], "stderr": ends[1][1]}
     with subprocess.Popen(command, env=environment, **streams) as process:  # type: ignore[call-overload]
@@ -277,7 +225,7 @@ def test_complete_in_a_pipe_writes_every_character(server: ScriptedServer, optio
             else json_response({"choices": [{"text": NASTY, "index": 0}]})
         )
     )
-    command = [sys.executable, "-m", "gpt", "complete", "-m", "m", "x", *options]
+    command = [*GPT, "complete", "-m", "m", "x", *options]
     environment = {**os.environ, "OPENAI_BASE_URL": server.url, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=60, check=True)
     assert done.stdout == NASTY.encode()
@@ -297,7 +245,7 @@ def test_complete_error_cannot_control_a_terminal() -> None:
     assert not CONTROLS.search(said + piped)
 
 
-def test_json_on_a_terminal_has_lines(server: ScriptedServer) -> None:
+def test_complete_json_on_a_terminal_is_indented(server: ScriptedServer) -> None:
     """On a terminal the JSON is indented."""
     server.respond_with(lambda _: json_response({"choices": [{"text": "é", "index": 0}]}))
     rendered, _ = on_a_terminal(server.url, "complete", "-m", "m", "x", "--json")
@@ -309,7 +257,7 @@ def test_complete_closed_pipe_ends_quietly(server: ScriptedServer) -> None:
     """A reader that has seen enough, such as head, ends the command as a closed pipe does, without a word."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "gpt", "complete", "-m", "m", "x"]
+    command = [*GPT, "complete", "-m", "m", "x"]
     environment = {**os.environ, "OPENAI_BASE_URL": server.url}
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE, check=False
@@ -342,7 +290,9 @@ def test_complete_without_model_takes_the_only_one(server: ScriptedServer) -> No
 @pytest.mark.parametrize(
     ("names", "message"), [((), "lists none at /models"), (("a", "b\x1b[2J"), "the server has a, ")]
 )
-def test_complete_without_model_lists_several(server: ScriptedServer, names: tuple[str, ...], message: str) -> None:
+def test_complete_without_model_and_none_or_several_listed_is_a_usage_error(
+    server: ScriptedServer, names: tuple[str, ...], message: str
+) -> None:
     """Where there is no choice to make for the user, or too much of one, it is a usage error that names the models."""
     server.respond_with(listing(*names))
     result = run("complete", "x")
@@ -358,7 +308,7 @@ def test_complete_without_server_and_key_is_refused_at_once() -> None:
     assert "OPENAI_BASE_URL" in result.stderr
 
 
-def test_complete_options_of_the_client(server: ScriptedServer) -> None:
+def test_complete_with_client_options_applies_them(server: ScriptedServer) -> None:
     """--header is sent, retries are logged with --verbose, and a bad header is a usage error without its value."""
     responses = iter([json_response({"error": "busy"}, 503, retry_after="0")])
     server.respond_with(lambda _: next(responses, OK))
@@ -372,7 +322,7 @@ def test_complete_options_of_the_client(server: ScriptedServer) -> None:
     assert "sk-secret" not in refused.stderr
 
 
-def test_complete_errors_speak_to_a_shell(server: ScriptedServer) -> None:
+def test_complete_that_fails_names_the_variable_or_option_to_set(server: ScriptedServer) -> None:
     """A 401, a missing /v1 and a timeout name the variable and the option, not Python's arguments and classes."""
     server.respond_with(lambda _: json_response({"error": {"message": "who?"}}, 401))
     refused = complete("x").stderr
@@ -390,20 +340,20 @@ def test_complete_errors_speak_to_a_shell(server: ScriptedServer) -> None:
     assert "timeout=" not in late.replace("--timeout", "")
 
 
-def test_stop_escapes(server: ScriptedServer) -> None:
+def test_complete_stop_escapes_are_decoded(server: ScriptedServer) -> None:
     r"""In --stop, \n, \t, \r and \\ are escapes; any other backslash is itself."""
     complete("x", "--stop", r"\n", "--stop", r"a\tb\\n\d")
     assert server.requests[0].json()["stop"] == ["\n", "a\tb\\n\\d"]
 
 
-def test_empty_prompt(server: ScriptedServer) -> None:
+def test_complete_empty_prompt_is_sent_only_as_an_argument(server: ScriptedServer) -> None:
     """An empty prompt is sent when it is an argument; an empty stdin is a usage error."""
     assert complete(stdin="").exit_code == 2
     assert complete("").exit_code == 0
     assert [each.json()["prompt"] for each in server.requests] == [""]
 
 
-def test_local_says_that_model_is_ignored() -> None:
+def test_complete_local_with_model_says_that_model_is_ignored() -> None:
     """--model beside --local makes no difference, and the command says so."""
     result = run("complete", "--local", "-m", "foo", "--max-tokens", "1", "A")
     assert result.exit_code == 0
@@ -415,3 +365,30 @@ def test_gpt_debug_shows_the_traceback(server: ScriptedServer, monkeypatch: pyte
     server.respond_with(lambda _: json_response({"error": {"message": "no such model"}}, 404))
     monkeypatch.setenv("GPT_DEBUG", "1")
     assert isinstance(complete("x").exception, errors.NotFoundError)
+
+
+def test_complete_on_a_terminal_streams(server: ScriptedServer) -> None:
+    """On a terminal a completion streams: its first piece is there while the rest is not yet sent."""
+    gate = threading.Event()
+    pieces = ({"choices": [{"text": "one ", "index": 0}]}, gate, {"choices": [{"text": "two", "index": 0}]})
+    server.respond_with(lambda _: sse_response(*pieces))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*GPT, "complete", "-m", "m", "x"], stdout=theirs, stdin=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        assert os.read(ours, 100) == b"one "
+        gate.set()
+        assert os.read(ours, 3) == b"two"
+    os.close(ours)
+    assert process.returncode == 0
+
+
+def test_complete_interrupted_exits_with_130_without_traceback(server: ScriptedServer) -> None:
+    """Ctrl-C ends a completion with 130 and without a traceback."""
+    server.respond_with(lambda _: sse_response({"choices": [{"text": "one"}]}, threading.Event()))
+    command = [*GPT, "complete", "-m", "m", "x", "--stream"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.read(3) == b"one"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert (process.returncode, said) == (130, b"")

@@ -7,18 +7,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from gpt import local
-from gpt.cli import app
+from tests.support.command import GPT, run
 from tests.support.http_server import Received, ScriptedResponse, json_response
 from tests.support.scoring_server import ScoringServer
 
@@ -29,11 +26,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScoringServer]:
         server.owned_by = "vllm"
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
-
-
-def run(*arguments: str, stdin: str | None = None) -> Any:
-    """Run a command; the result has stdout, stderr and exit_code."""
-    return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
 
 
 def echoing(received: Received) -> ScriptedResponse:
@@ -47,7 +39,7 @@ def echoing(received: Received) -> ScriptedResponse:
     return json_response({"choices": choices})
 
 
-def test_score_table(server: ScoringServer, tmp_path: Path) -> None:
+def test_score_file_prints_a_table(server: ScoringServer, tmp_path: Path) -> None:
     """A file's lines are scored, blank ones left out, and come as a table."""
     server.respond_with(echoing)
     (tmp_path / "texts.txt").write_text("abc\n\nné\r\n", encoding="utf-8")
@@ -62,7 +54,7 @@ def test_score_table(server: ScoringServer, tmp_path: Path) -> None:
     assert (result.stderr, result.exit_code) == ("", 0)
 
 
-def test_score_json(server: ScoringServer, tmp_path: Path) -> None:
+def test_score_json_prints_a_line_for_each_text(server: ScoringServer, tmp_path: Path) -> None:
     """Of JSON lines the texts are scored after their contexts; --json gives a line for each, null for NaN."""
     server.respond_with(echoing)
     (tmp_path / "texts.jsonl").write_text('{"text": "c", "context": "ab"}\n"x"\n', encoding="utf-8")
@@ -75,7 +67,7 @@ def test_score_json(server: ScoringServer, tmp_path: Path) -> None:
     assert sorted(received.json()["prompt"] for received in server.posts) == ["abc", "x"]
 
 
-def test_score_context(server: ScoringServer) -> None:
+def test_score_context_comes_before_each_line(server: ScoringServer) -> None:
     """--context comes before each line, which may come from stdin."""
     server.respond_with(echoing)
 
@@ -84,7 +76,7 @@ def test_score_context(server: ScoringServer) -> None:
     assert json.loads(result.stdout)["logprobs"] == [-2.0]
 
 
-def test_score_refused(server: ScoringServer) -> None:
+def test_score_by_a_server_that_cannot_score_exits_with_1_and_prints_no_number(server: ScoringServer) -> None:
     """A server that cannot score ends the command with one line that says so, and no number."""
     server.reply(json_response({"choices": [{"text": "\n", "index": 0}]}))
 
@@ -95,7 +87,9 @@ def test_score_refused(server: ScoringServer) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "5", '{"context": "a"}', '{"text": "a", "context": 1}'])
-def test_score_bad_line(server: ScoringServer, tmp_path: Path, line: str) -> None:
+def test_score_bad_line_is_named_by_number_and_starts_no_table(
+    server: ScoringServer, tmp_path: Path, line: str
+) -> None:
     """A line of a .jsonl file that is no text is named by its number, and no table begins."""
     (tmp_path / "texts.jsonl").write_text(f"{line}\n")
 
@@ -139,7 +133,7 @@ def test_score_json_lines_from_stdin_need_the_option(server: ScoringServer) -> N
     assert json.loads(scored.stdout)["logprobs"] == [-2.0]
 
 
-def test_score_output_is_continued(server: ScoringServer, tmp_path: Path) -> None:
+def test_score_output_of_an_earlier_run_is_continued(server: ScoringServer, tmp_path: Path) -> None:
     """What is in the output is not sent again; a line cut short by a crash is."""
     server.respond_with(echoing)
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
@@ -174,7 +168,7 @@ def test_score_output_survives_sigkill(local_server: local.Server, tmp_path: Pat
     """A run that is killed is continued: every line is there once."""
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
     texts.write_text("".join(f"The class number {n}.\n" for n in range(150)))
-    command = [sys.executable, "-m", "gpt", "score", str(texts), "-o", str(scores), "-w", "2", "-m", "tiny"]
+    command = [*GPT, "score", str(texts), "-o", str(scores), "-w", "2", "-m", "tiny"]
     environment = {**os.environ, "OPENAI_BASE_URL": local_server.url}
 
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
@@ -222,7 +216,7 @@ def test_score_ctrl_c_keeps_what_is_done(server: ScoringServer, tmp_path: Path, 
     server.respond_with(hold_later_ones)
     texts, scores = tmp_path / "t.txt", tmp_path / "s.jsonl"
     texts.write_text("".join(f"number {n}\n" for n in range(100)))
-    command = [sys.executable, "-m", "gpt", "score", str(texts), "-o", str(scores), "--batch-size", "1", "-m", "m"]
+    command = [*GPT, "score", str(texts), "-o", str(scores), "--batch-size", "1", "-m", "m"]
     # As on a terminal, Ctrl-C goes to a group of processes: the command and its workers.
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         server.wait_requests(32)
@@ -252,7 +246,7 @@ def test_score_wrong_key_ends_the_run(server: ScoringServer, tmp_path: Path) -> 
     assert len(server.posts) < 20
 
 
-def test_score_local() -> None:
+def test_score_local_gives_a_likely_text_a_lower_perplexity() -> None:
     """`gpt score --local` needs nothing but the package: a likely text has a lower perplexity than a shuffled one."""
     result = run(
         "score", "-", "--local", "--json", stdin="The class is used to iterate.\niterate to class used The is.\n"
@@ -267,7 +261,7 @@ def test_score_reads_utf8_whatever_the_locale(local_server: local.Server, tmp_pa
     (tmp_path / "t.txt").write_bytes("Né.\n".encode())
     environment = {**os.environ, "OPENAI_BASE_URL": local_server.url, "LC_ALL": "C", "PYTHONUTF8": "0"}
     environment |= {"PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "gpt", "score", str(tmp_path / "t.txt"), "-m", "tiny", "-o", str(tmp_path / "s")]
+    command = [*GPT, "score", str(tmp_path / "t.txt"), "-m", "tiny", "-o", str(tmp_path / "s")]
 
     subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
 

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from gpt import view
-from gpt.cli import app
 from gpt.models.shared import CreateCompletionResponse
+from tests.support.command import run
 from tests.support.fixtures import vllm
 from tests.support.http_server import ScriptedServer
 
 RESPONSE = vllm("echo_logprobs_generate")
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        yield server
-
-
-def run(*arguments: str, stdin: str | None = None) -> Any:
-    """Run a command; the result has stdout, stderr and exit_code."""
-    return CliRunner().invoke(app, arguments, input=stdin, prog_name="gpt")
-
-
-def test_view(tmp_path: Path) -> None:
+def test_view_saved_response_is_shown_as_text_or_written_as_a_page(tmp_path: Path) -> None:
     """A saved response is shown as text; -o writes the page and says so on stderr."""
     (tmp_path / "completion.json").write_text(RESPONSE.body, encoding="utf-8")
 
@@ -49,7 +34,7 @@ def test_view(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == view.to_html(completion)
 
 
-def test_view_of_a_stream() -> None:
+def test_view_of_streamed_chunks_shows_one_response() -> None:
     """The lines of `gpt complete --stream --json` are one response."""
     events = vllm("stream_echo_logprobs").body.split("\n\n")
     chunks = "\n".join(event.removeprefix("data: ") for event in events if "{" in event)
@@ -58,16 +43,16 @@ def test_view_of_a_stream() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "[]", '{"choices": 5}', '{"a": 1}\n{"b": 2}'])
-def test_view_of_something_else(text: str) -> None:
+def test_view_of_anything_but_a_response_is_a_usage_error(text: str) -> None:
     """What is no response is a usage error that says what was expected."""
     result = run("view", "-", stdin=text)
     assert result.exit_code == 2
     assert "expected the JSON of a completion" in result.stderr
 
 
-def test_complete_view(server: ScriptedServer) -> None:
+def test_complete_view_asks_for_logprobs_and_shows_them(server: ScriptedServer) -> None:
     """`gpt complete --view` asks for log-probabilities and shows them; an explicit number is kept."""
-    server.reply(RESPONSE.response())
+    server.respond_with(lambda _: RESPONSE.response())
 
     rendered = run("complete", "-m", "m", "--view", "A class")
     run("complete", "-m", "m", "--view", "--logprobs", "2", "A class")
@@ -76,20 +61,20 @@ def test_complete_view(server: ScriptedServer) -> None:
     assert [received.json()["logprobs"] for received in server.requests] == [5, 2]
 
 
-def test_complete_view_or_json(server: ScriptedServer) -> None:
+def test_complete_view_with_json_is_a_usage_error(server: ScriptedServer) -> None:
     """--view and --json exclude each other."""
     result = run("complete", "-m", "m", "--view", "--json", "A class")
     assert (result.exit_code, server.requests) == (2, [])
 
 
-def test_local_view() -> None:
+def test_complete_local_view_needs_no_key_or_network() -> None:
     """`gpt complete --local --view` needs neither key nor network."""
     result = run("complete", "--local", "--view", "--max-tokens", "3", "--seed", "1", "A class")
     assert result.exit_code == 0
     assert "3 tokens · perplexity" in result.stdout
 
 
-def test_colours_on_a_terminal() -> None:
+def test_to_text_on_a_terminal_is_coloured() -> None:
     """On a terminal the text is coloured; controls of a model's text never are ours to obey."""
     out = io.StringIO()
     response = CreateCompletionResponse.from_json(RESPONSE.body)

@@ -64,7 +64,7 @@ def port_of(server: local.Server) -> int:
 # What it responds
 
 
-def test_completes_at_a_url_that_ends_in_v1(server: local.Server) -> None:
+def test_server_with_default_options_completes_at_a_url_ending_in_v1(server: local.Server) -> None:
     """A client needs nothing but the URL."""
     assert server.url.startswith("http://127.0.0.1:")
     assert server.url.endswith("/v1")
@@ -73,7 +73,7 @@ def test_completes_at_a_url_that_ends_in_v1(server: local.Server) -> None:
     assert response["usage"]["completion_tokens"] == 16
 
 
-def test_greedy_text_repeats(server: local.Server) -> None:
+def test_server_given_temperature_0_repeats_the_text(server: local.Server) -> None:
     """The same prompt at temperature 0 gives the same text, whatever was requested in between."""
     first = text(server, max_tokens=60)
     assert first.strip()
@@ -81,19 +81,19 @@ def test_greedy_text_repeats(server: local.Server) -> None:
     assert text(server, max_tokens=60) == first
 
 
-def test_sampled_text_repeats_with_its_seed(server: local.Server) -> None:
+def test_server_given_the_same_seed_repeats_the_sampled_text(server: local.Server) -> None:
     """The same seed gives the same text at temperature 1, another seed another text."""
     first = text(server, temperature=1, seed=7, max_tokens=60)
     assert text(server, temperature=1, seed=7, max_tokens=60) == first
     assert text(server, temperature=1, seed=8, max_tokens=60) != first
 
 
-def test_takes_token_ids(server: local.Server) -> None:
+def test_server_given_token_ids_takes_them_as_the_prompt(server: local.Server) -> None:
     """The ids that OpenAI's reference gives as an example exist in the bundled vocabulary."""
     assert complete(server, prompt=[1212, 318, 257, 1332, 13])["usage"]["prompt_tokens"] == 5
 
 
-def test_streams(server: local.Server) -> None:
+def test_server_given_stream_true_sends_events_that_add_up_to_the_text(server: local.Server) -> None:
     """The events of a stream add up to the text of the plain response, and the stream ends as OpenAI's does."""
     response = requests.post(
         f"{server.url}/completions",
@@ -107,7 +107,7 @@ def test_streams(server: local.Server) -> None:
     assert "".join(json.loads(event)["choices"][0]["text"] for event in events) == text(server)
 
 
-def test_responses_many_threads(server: local.Server) -> None:
+def test_server_given_more_clients_than_slots_responds_to_all(server: local.Server) -> None:
     """More clients than parallel slots all get a response."""
     with ThreadPoolExecutor(16) as pool:
         responses = list(pool.map(lambda number: complete(server, prompt=f"Item {number}", ignore_eos=True), range(48)))
@@ -115,7 +115,7 @@ def test_responses_many_threads(server: local.Server) -> None:
 
 
 @pytest.mark.parametrize("n_parallel", [1, 3])
-def test_each_parallel_request_has_the_whole_context(n_parallel: int) -> None:
+def test_server_with_parallel_slots_gives_each_request_the_whole_context(n_parallel: int) -> None:
     """256 tokens of prompt and completion fit, however many slots share the engine; the next one does not."""
     with local.Server(n_parallel=n_parallel) as server:
         longest = {"prompt": [1212] * 200, "max_tokens": 100, "ignore_eos": True}
@@ -127,7 +127,7 @@ def test_each_parallel_request_has_the_whole_context(n_parallel: int) -> None:
 # Models
 
 
-def test_serves_a_model_of_ones_own(tmp_path: Path) -> None:
+def test_server_given_another_gguf_file_serves_it_under_its_name(tmp_path: Path) -> None:
     """Any GGUF file is served, under its own name."""
     mine = tmp_path / "mine.gguf"
     shutil.copy(BUNDLED, mine)
@@ -137,19 +137,19 @@ def test_serves_a_model_of_ones_own(tmp_path: Path) -> None:
     assert response["usage"]["completion_tokens"] == 16
 
 
-def test_bundled_model_is_small() -> None:
+def test_model_bundled_with_the_package_is_at_most_2_5_mb() -> None:
     """The model adds at most 2.5 MB to the package."""
     assert BUNDLED.stat().st_size <= 2_500_000
 
 
-def test_names_a_missing_model(tmp_path: Path) -> None:
+def test_server_given_a_missing_model_raises_file_not_found_error(tmp_path: Path) -> None:
     """A path without a file is an error that names it."""
     with pytest.raises(FileNotFoundError, match=r"absent\.gguf"):
         local.Server(tmp_path / "absent.gguf")
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"PK\x03\x04 a zip", b"{}"])
-def test_refuses_a_file_that_is_not_gguf(tmp_path: Path, content: bytes) -> None:
+def test_server_given_a_file_that_is_not_gguf_raises_value_error(tmp_path: Path, content: bytes) -> None:
     """The error names the file, what was expected and what is there."""
     path = tmp_path / "model.bin"
     path.write_bytes(content)
@@ -159,7 +159,7 @@ def test_refuses_a_file_that_is_not_gguf(tmp_path: Path, content: bytes) -> None
 
 
 @pytest.mark.parametrize("damage", ["magic only", "truncated", "zeros", "another architecture"])
-def test_survives_a_damaged_model(tmp_path: Path, damage: str) -> None:
+def test_server_given_a_damaged_model_raises_and_the_next_one_serves(tmp_path: Path, damage: str) -> None:
     """A file with the right magic and wrong contents is an error that names it; the process goes on to serve."""
     whole = BUNDLED.read_bytes()
     path = tmp_path / "damaged.gguf"
@@ -191,7 +191,7 @@ def test_survives_a_damaged_model(tmp_path: Path, damage: str) -> None:
 # Options
 
 
-def test_says_how_to_install_the_extra() -> None:
+def test_server_without_xllamacpp_raises_import_error_with_the_install_command() -> None:
     """Without xllamacpp the module imports, and a Server says what to install."""
     program = """
         import sys
@@ -207,13 +207,13 @@ def test_says_how_to_install_the_extra() -> None:
     assert "pip install '.[local]' in a clone of gpt-sdk" in finished.stdout
 
 
-def test_importing_loads_no_engine() -> None:
+def test_server_started_and_closed_loads_no_engine_into_this_process() -> None:
     """Neither the import nor a Server loads the engine into this process."""
     finished = run("import sys; from gpt import local; local.Server().close(); print('xllamacpp' in sys.modules)")
     assert finished.stdout.strip() == "False", finished.stderr
 
 
-def test_key_is_not_in_the_list_of_processes() -> None:
+def test_server_given_a_key_keeps_it_out_of_the_process_list() -> None:
     """A key goes to the engine where other users of the machine cannot read it."""
     with local.Server(api_key="a-secret-key"):
         listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, timeout=60, check=True)
@@ -235,13 +235,13 @@ def test_key_is_not_in_the_list_of_processes() -> None:
         {"api_key": b"key"},
     ],
 )
-def test_refuses_options_it_cannot_keep(options: dict[str, Any]) -> None:
+def test_server_given_an_invalid_option_raises_value_error(options: dict[str, Any]) -> None:
     """The error names the option."""
     with pytest.raises(ValueError, match=next(iter(options))):
         local.Server(**options)
 
 
-def test_asks_for_the_key() -> None:
+def test_server_given_a_key_responds_401_without_it() -> None:
     """With a key, a request without it or with another is a 401; the key shows in no repr."""
     with local.Server(api_key="a-secret-key") as server:
         url = f"{server.url}/completions"
@@ -254,7 +254,7 @@ def test_asks_for_the_key() -> None:
         assert server.url in repr(server)
 
 
-def test_says_that_a_port_is_taken(server: local.Server) -> None:
+def test_server_given_a_taken_port_raises_os_error(server: local.Server) -> None:
     """A port that anything listens on, a socket or another server, is an OSError."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=str(taken.getsockname()[1])):
         local.Server(port=taken.getsockname()[1])
@@ -262,7 +262,7 @@ def test_says_that_a_port_is_taken(server: local.Server) -> None:
         local.Server(port=port_of(server))
 
 
-def test_takes_the_port_it_is_given() -> None:
+def test_server_given_the_port_of_a_closed_server_serves_on_it() -> None:
     """A port is served again as soon as a server before it has closed."""
     with local.Server() as before:
         complete(before)
@@ -271,7 +271,7 @@ def test_takes_the_port_it_is_given() -> None:
         complete(server)
 
 
-def test_web_pages_from_elsewhere_cannot_read_it(server: local.Server) -> None:
+def test_server_given_a_foreign_origin_sends_no_cors_header(server: local.Server) -> None:
     """A browser hands the response to pages served from this machine only."""
     url = f"{server.url}/models"
     near = requests.get(url, headers={"Origin": "http://localhost:3000"}, timeout=60)
@@ -283,7 +283,7 @@ def test_web_pages_from_elsewhere_cannot_read_it(server: local.Server) -> None:
 # Its end
 
 
-def test_close_ends_it() -> None:
+def test_server_closed_twice_refuses_connections() -> None:
     """A closed server refuses connections, says that it is closed, and may be closed again."""
     server = local.Server()
     complete(server)
@@ -294,7 +294,7 @@ def test_close_ends_it() -> None:
         complete(server)
 
 
-def test_closes_when_the_block_fails() -> None:
+def test_server_in_a_with_block_that_fails_is_closed() -> None:
     """An error in the with block closes the server and goes on."""
     with pytest.raises(KeyError), local.Server() as server:
         raise KeyError
@@ -302,7 +302,7 @@ def test_closes_when_the_block_fails() -> None:
         complete(server)
 
 
-def test_closes_alone(server: local.Server) -> None:
+def test_server_closed_beside_others_leaves_their_connections_open(server: local.Server) -> None:
     """Closing one server leaves the others, their clients and every other connection of the process alone."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -345,13 +345,13 @@ BUSY = """
 
 
 @pytest.mark.parametrize("last", ["server.close()", "del server", "pass"])
-def test_ends_under_load(last: str) -> None:
+def test_server_closed_under_load_ends_without_delay(last: str) -> None:
     """Clients that never stop sending, in this very process, hold up neither close nor the end of the process."""
     finished = run(textwrap.dedent(BUSY) + last + "\nprint('over')")
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "over\n", "")
 
 
-def test_close_cuts_a_stream_off() -> None:
+def test_server_closed_during_an_unread_stream_cuts_it_off() -> None:
     """A consumer that stopped reading does not hold up close, and learns that the rest will not come."""
     with local.Server() as server:
         response = requests.post(
@@ -390,13 +390,13 @@ WEDGED = """
 """
 
 
-def test_close_returns_when_a_request_wedges_the_engine() -> None:
+def test_server_closed_with_a_wedged_engine_cuts_the_request_off() -> None:
     """A grammar that keeps llama.cpp busy for ever freezes neither close nor the process; its request is cut off."""
     finished = run(textwrap.dedent(WEDGED) + "server.close()\nthread.join()\nprint('over')")
     assert finished.stdout.splitlines() == ["nobody else is served", "cut off", "over"], finished.stderr
 
 
-def test_engine_ends_with_a_killed_process() -> None:
+def test_server_whose_process_is_killed_leaves_no_engine() -> None:
     """A process that is killed leaves no engine behind, a wedged one neither."""
     finished = run(textwrap.dedent(WEDGED) + "print(server.url, flush=True)\nos.kill(os.getpid(), 9)")
     url = finished.stdout.splitlines()[-1]
@@ -409,7 +409,7 @@ def test_engine_ends_with_a_killed_process() -> None:
     pytest.fail("it still listens")
 
 
-def test_ctrl_c_does_not_reach_the_engine() -> None:
+def test_server_given_ctrl_c_keeps_its_engine_running() -> None:
     """A SIGINT to the whole process group, as a terminal sends it, leaves requests in flight alone."""
     program = """
         import os, signal, time
@@ -426,7 +426,7 @@ def test_ctrl_c_does_not_reach_the_engine() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_ends_beside_a_living_engine() -> None:
+def test_server_used_by_a_forked_child_lets_the_child_exit() -> None:
     """A forked child may use the engine, start one of its own, and end in the ordinary way."""
     program = """
         import os, sys, warnings
@@ -448,7 +448,7 @@ def test_a_forked_child_ends_beside_a_living_engine() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_leaves_it_running() -> None:
+def test_server_closed_in_a_forked_child_keeps_running_in_the_parent() -> None:
     """Closing the copy that a child process has leaves the parent's server alone."""
     program = """
         import os, warnings
@@ -467,7 +467,7 @@ def test_a_forked_child_leaves_it_running() -> None:
     assert (finished.returncode, finished.stdout) == (0, "200\n"), finished.stderr
 
 
-def test_prints_nothing(tmp_path: Path) -> None:
+def test_server_with_good_and_damaged_models_prints_nothing(tmp_path: Path) -> None:
     """Neither stream hears of the engine: whoever pipes the response gets the response alone."""
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(BUNDLED.read_bytes()[:100_000])

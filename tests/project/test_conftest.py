@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_interrupts_ignored_by_the_shell_arrive(tmp_path: Path) -> None:
+def test_conftest_given_sigint_ignored_by_the_shell_restores_interrupts(tmp_path: Path) -> None:
     """In a process that was started with SIGINT ignored, as background jobs are, tests still see interrupts."""
     test = tmp_path / "test_it.py"
     test.write_text(

@@ -59,7 +59,9 @@ PAGES_WITH_EXAMPLES = [page for page in PAGES if any(examples(page))]
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_EXAMPLES, ids=name_of)
-def test_examples_run(page: Path, local_server: local.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docs_examples_of_each_page_run_as_written(
+    page: Path, local_server: local.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The examples of a page run as written, one after the other; only the reader's server is a local one."""
     monkeypatch.setenv("OPENAI_BASE_URL", local_server.url)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -73,7 +75,7 @@ def test_examples_run(page: Path, local_server: local.Server, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_docs_links_of_each_page_lead_to_a_file_and_heading(page: Path) -> None:
     """Every relative link leads to a file, and to a heading of it where it names one."""
     dead = []
     for link in links(page):
@@ -84,14 +86,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
-def test_index_leads_to_every_page() -> None:
+def test_docs_index_links_every_page() -> None:
     """Every guide, SDK page and reference page is linked from the index."""
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in links(DOCS / "README.md")}
     wanted = {*DOCS.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("sdks/*/*.md"), *DOCS.glob("reference/*.md")}
     assert sorted(map(name_of, wanted - linked - {DOCS / "README.md"})) == []
 
 
-def test_completions_page_keeps_its_shape() -> None:
+def test_docs_completions_page_keeps_the_headings_and_links_of_2023() -> None:
     """The page of the endpoint has the headings, the table and the links that users of the 2023 SDK know."""
     text = (DOCS / "sdks" / "completions" / "README.md").read_text(encoding="utf-8")
     headings = re.findall(r"^#+ .+$", text, re.MULTILINE)
@@ -104,37 +106,37 @@ def test_completions_page_keeps_its_shape() -> None:
     assert "* [create_completion](#create_completion) - " in text
 
 
-def test_model_pages_are_reached_by_links() -> None:
+def test_docs_model_pages_are_linked_from_another_page() -> None:
     """Every model page is linked from another page."""
     linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
     assert sorted(map(name_of, set(DOCS.glob("models/*/*.md")) - linked)) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_page_models_exist(page: Path) -> None:
+def test_docs_pages_name_no_retired_model(page: Path) -> None:
     """No page names a retired model of OpenAI's but the specification's enum, the migration and troubleshooting."""
     allowed = ("createcompletionrequestmodel.md", "migrating-from-openai-python.md", "troubleshooting.md")
     assert page.name in allowed or RETIRED.findall(page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=name_of)
-def test_source_models_exist(path: Path) -> None:
+def test_docs_in_the_source_name_no_retired_model(path: Path) -> None:
     """No docstring or help text names one of OpenAI's retired models, but for the enum of the specification."""
     allowed = path.name == "createcompletionrequest.py"
     assert allowed or RETIRED.findall(path.read_text(encoding="utf-8")) == []
 
 
-def test_readme_is_short() -> None:
+def test_docs_readme_has_at_most_120_lines() -> None:
     """The README has at most 120 lines."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
-def test_readme_leads_to_the_index() -> None:
+def test_docs_readme_links_the_index() -> None:
     """From the README every guide is two clicks away."""
     assert "docs/README.md" in links(ROOT / "README.md")
 
 
-def test_usage_has_its_markers() -> None:
+def test_docs_usage_example_is_between_its_markers() -> None:
     """USAGE.md carries its example between the markers that other tools look for."""
     text = (ROOT / "USAGE.md").read_text(encoding="utf-8")
     before, marked, after = re.split("<!-- (?:Start|End) SDK Example Usage -->", text)
@@ -143,13 +145,13 @@ def test_usage_has_its_markers() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_no_page_installs_a_stranger(page: Path) -> None:
+def test_docs_install_commands_never_name_the_foreign_gpt_package(page: Path) -> None:
     """No page installs `gpt` from the index, where that name is someone else's project."""
     assert re.findall(r"pip install (?:\S+ )*['\"]?gpt(?![\w-])[^\n]*", page.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_examples_that_do_not_run_say_why(page: Path) -> None:
+def test_docs_examples_that_do_not_run_give_a_reason(page: Path) -> None:
     """A block of Python that is not run is marked, with the reason, or is a bare signature of the reference."""
     infos = [block["info"].strip() for block in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
     unrun = [info for info in infos if info.startswith("py") and info != "python"]
@@ -157,7 +159,7 @@ def test_examples_that_do_not_run_say_why(page: Path) -> None:
         assert [info for info in unrun if not re.fullmatch(r"python notest: .+", info)] == []
 
 
-def test_generated_pages_match_the_source() -> None:
+def test_docs_generated_pages_match_the_source() -> None:
     """The model pages and the API reference are what the docstrings say."""
     done = subprocess.run(
         [sys.executable, "tools/generate_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -165,7 +167,7 @@ def test_generated_pages_match_the_source() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_drift_is_named(tmp_path: Path) -> None:
+def test_generate_docs_check_given_drift_names_each_page(tmp_path: Path) -> None:
     """The check names a page that was edited, one that is missing and one that no class stands behind."""
     for name in ("src", "tools", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.gguf", "__pycache__"))

@@ -48,7 +48,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @responses.activate
-def test_responses() -> None:
+def test_client_under_responses_reads_a_completion_a_stream_and_a_retried_error() -> None:
     """`responses` responds in the network's place, plainly, as a stream and with an error that is retried."""
     responses.post(f"{URL}/completions", status=503)
     responses.post(f"{URL}/completions", json=COMPLETION)
@@ -60,13 +60,15 @@ def test_responses() -> None:
 
 
 @responses.activate
-def test_responses_without_a_response() -> None:
+def test_client_under_responses_without_a_match_raises_connection_error() -> None:
     """A request that `responses` does not expect is a connection error, as from a host that is not there."""
     with make(URL, retry_config=ONCE) as s, pytest.raises(errors.APIConnectionError, match="registered"):
         create(s)
 
 
-def test_vcrpy(server: ScriptedServer, tmp_path: Path) -> None:
+def test_client_under_vcrpy_plays_back_a_call_and_a_stream_without_the_key(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
     """vcrpy records a call and a stream, and plays both back when the server is gone; the key is not in the file."""
     tape = vcr.VCR(filter_headers=["authorization"], match_on=["method", "uri", "body"])
     security = shared.Security(api_key_auth="sk-secret")
@@ -92,7 +94,9 @@ def spans() -> Iterator[InMemorySpanExporter]:
     RequestsInstrumentor().uninstrument()
 
 
-def test_opentelemetry(server: ScriptedServer, spans: InMemorySpanExporter) -> None:
+def test_client_under_opentelemetry_has_a_span_for_each_attempt(
+    server: ScriptedServer, spans: InMemorySpanExporter
+) -> None:
     """OpenTelemetry sees each attempt, streams included, and its context is sent to the server."""
     server.reply(json_response({"error": "busy"}, 503), OK, STREAM)
     with make(server.url) as s:
@@ -134,7 +138,7 @@ def mutual_tls_server(trusted: str) -> Iterator[str]:
         yield server.url
 
 
-def test_client_certificate(client_certificate: tuple[str, str]) -> None:
+def test_client_with_a_session_certificate_opens_a_server_that_demands_one(client_certificate: tuple[str, str]) -> None:
     """A session's client certificate opens a server that demands one; without it there is a connection error."""
     with mutual_tls_server(client_certificate[0]) as url, requests.Session() as session:
         session.verify = str(certificate().cert)
@@ -158,7 +162,7 @@ def _unix_session() -> Any:
 
 
 @pytest.mark.skipif(not hasattr(socketserver, "ThreadingUnixStreamServer"), reason="needs Unix sockets")
-def test_unix_socket(tmp_path: Path) -> None:
+def test_client_with_a_unix_socket_session_reaches_the_server(tmp_path: Path) -> None:
     """A session of requests-unixsocket2 reaches a server on a Unix socket, streams included."""
     path = str(tmp_path / "s")
     with socketserver.ThreadingUnixStreamServer(path, _UnixHandler) as server, _unix_session() as session:
@@ -203,7 +207,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         pass
 
 
-def test_socks_by_session(server: ScriptedServer) -> None:
+def test_client_with_a_session_socks_proxy_uses_it_and_its_name_lookup(server: ScriptedServer) -> None:
     """A session's SOCKS proxy is used, streams included, and resolves the names (socks5h)."""
     with socks5_proxy() as (address, names), requests.Session() as session:
         session.proxies = {"http": f"socks5h://{address}"}
@@ -213,7 +217,9 @@ def test_socks_by_session(server: ScriptedServer) -> None:
         assert set(names) == {b"gpt.test"}
 
 
-def test_socks_by_environment(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_a_socks_proxy_in_the_environment_uses_it(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Our own session takes a SOCKS proxy from the environment, and a deadline holds behind it."""
     with socks5_proxy() as (address, names):
         monkeypatch.setenv("HTTP_PROXY", f"socks5h://{address}")
@@ -225,7 +231,7 @@ def test_socks_by_environment(server: ScriptedServer, monkeypatch: pytest.Monkey
 # Data
 
 
-def test_tokenizers(server: ScriptedServer) -> None:
+def test_request_with_ids_of_tokenizers_sends_them_as_the_prompt(server: ScriptedServer) -> None:
     """The ids of a `tokenizers` tokenizer are prompts: as its lists, and as NumPy arrays of any integer type."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
@@ -241,7 +247,7 @@ def test_tokenizers(server: ScriptedServer) -> None:
     assert all(type(token) is int for token in server.requests[1].json()["prompt"])
 
 
-def test_pandas(server: ScriptedServer) -> None:
+def test_bulk_run_given_a_pandas_column_returns_responses_by_row(server: ScriptedServer) -> None:
     """A frame's column goes through a bulk run and comes back as a column, each response in its prompt's row."""
 
     def reverse(received: Received) -> ScriptedResponse:

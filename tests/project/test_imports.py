@@ -95,7 +95,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
+def test_imports_of_each_module_point_to_lower_layers(path: Path) -> None:
     """No module imports from a layer above its own, lazily or not, but for the exceptions that are named."""
     own = package_of(name_of(path))
     for name, line in imports_of(path):
@@ -108,12 +108,12 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "_core"], ids=lambda path: path.name)
-def test_core_knows_nothing_of_gpt(path: Path) -> None:
+def test_imports_of_core_stay_within_core(path: Path) -> None:
     """What is in `_core` could serve any client: it imports nothing of ours but itself."""
     assert {package_of(name) for name, _ in imports_of(path)} <= {"_core"}
 
 
-def test_every_module_has_a_place() -> None:
+def test_imports_layers_list_every_module() -> None:
     """Every module belongs to an entry of the order, and every entry is there."""
     found = {package_of(name_of(path)) for path in FILES}
     assert found == {name for layer in LAYERS for name in layer}
@@ -126,7 +126,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_import_gpt_is_light() -> None:
+def test_imports_of_gpt_load_no_heavy_module() -> None:
     """`import gpt` loads requests and the models, and nothing that a client does not need."""
     modules = loaded_by("import gpt")
     assert {"requests", "gpt._http.transport", "gpt.models.shared"} <= modules
@@ -136,7 +136,7 @@ def test_import_gpt_is_light() -> None:
     assert not [name for name in modules if name.startswith(apart)]
 
 
-def test_a_call_loads_nothing_more() -> None:
+def test_imports_of_a_failed_call_load_no_heavy_module() -> None:
     """Making a client and failing a call load no heavy module either."""
     code = (
         "import gpt; from gpt.models import shared; from gpt.utils import RetryConfig\n"

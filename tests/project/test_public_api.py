@@ -68,7 +68,7 @@ REACHED_THROUGH_OTHERS = {"gpt.completions", "gpt.sdk"}
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_all_lists_the_public_names(module: str) -> None:
+def test_package_all_of_each_public_module_lists_the_public_names(module: str) -> None:
     """`__all__` of each public module names what is listed here, no more and no less, and all of it is there."""
     loaded = importlib.import_module(module)
     assert set(loaded.__all__) == PUBLIC[module]
@@ -76,14 +76,14 @@ def test_all_lists_the_public_names(module: str) -> None:
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_modules_are_public_or_private(root: str) -> None:
+def test_package_modules_not_listed_as_public_begin_with_an_underscore(root: str) -> None:
     """A module beside the public ones is listed here, or begins with an underscore."""
     names = {module.name for module in pkgutil.iter_modules(importlib.import_module(root).__path__, f"{root}.")}
     rendered = {name for name in names if not name.rpartition(".")[2].startswith("_")}
     assert rendered - PUBLIC.keys() - REACHED_THROUGH_OTHERS - {"gpt.models"} == set()
 
 
-def test_public_functions_and_classes_say_what_they_do() -> None:
+def test_package_public_functions_and_classes_have_docstrings() -> None:
     """Each public class and function has a docstring of its own."""
     found = [
         (module, name, getattr(importlib.import_module(module), name)) for module in PUBLIC for name in PUBLIC[module]
@@ -95,7 +95,7 @@ def test_public_functions_and_classes_say_what_they_do() -> None:
     assert bare == []
 
 
-def test_client_signature_keeps_its_order() -> None:
+def test_client_signature_by_position_keeps_the_order_of_2023() -> None:
     """`Gpt` takes by position what the SDK of 2023 took, in its order; everything else is keyword-only."""
     parameters = inspect.signature(gpt.Gpt).parameters.values()
     positional = [item.name for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD]
@@ -104,6 +104,6 @@ def test_client_signature_keeps_its_order() -> None:
     assert all(item.kind is item.KEYWORD_ONLY for item in others)
 
 
-def test_errors_form_one_tree() -> None:
+def test_package_errors_that_are_public_are_sdk_errors() -> None:
     """Every public error is an `SDKError`."""
     assert all(issubclass(getattr(errors, name), errors.SDKError) for name in errors.__all__)

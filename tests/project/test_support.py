@@ -58,7 +58,7 @@ def read_all(conn: socket.socket) -> bytes:
 # ScriptedServer
 
 
-def test_requests_are_kept(server: ScriptedServer) -> None:
+def test_scripted_server_given_a_request_keeps_it_as_it_came(server: ScriptedServer) -> None:
     """A request is kept as it came: method, target, headers, the exact body, its connection."""
     server.reply(json_response({"ok": True}))
     with closing(connect(server.url)) as conn:
@@ -72,7 +72,7 @@ def test_requests_are_kept(server: ScriptedServer) -> None:
     assert ("X-One", "1") in request.headers
 
 
-def test_responses_come_in_order_and_the_last_repeats(server: ScriptedServer) -> None:
+def test_scripted_server_given_responses_sends_them_in_order_then_the_last_again(server: ScriptedServer) -> None:
     """Responses queue up, the last repeats, and what is queued later comes next."""
     server.reply(json_response({}, 500), json_response({}, 429))
     server.reply(json_response({}))
@@ -90,7 +90,7 @@ def post_status(conn: http.client.HTTPConnection) -> int:
     return response.status
 
 
-def test_a_function_responses(server: ScriptedServer) -> None:
+def test_scripted_server_given_a_function_responds_with_its_result(server: ScriptedServer) -> None:
     """A function can look at the request."""
     server.respond_with(lambda request: json_response(request.json(), 202, retry_after="1", headers={"X-A": "b"}))
     with closing(connect(server.url)) as conn:
@@ -99,7 +99,7 @@ def test_a_function_responses(server: ScriptedServer) -> None:
         assert (response.headers["retry-after"], response.headers["x-a"]) == ("1", "b")
 
 
-def test_no_script_is_an_error() -> None:
+def test_scripted_server_without_a_script_raises_lookup_error() -> None:
     """A request that no response was scripted for fails the test at the server's end."""
     server = ScriptedServer()
     with closing(connect(server.url)) as conn, pytest.raises(http.client.RemoteDisconnected):
@@ -108,7 +108,7 @@ def test_no_script_is_an_error() -> None:
         server.wait_closed(1)
 
 
-def test_the_bytes_on_the_wire(server: ScriptedServer) -> None:
+def test_scripted_server_given_a_response_sends_exactly_its_bytes(server: ScriptedServer) -> None:
     """Nothing is on the wire but what the response says and its framing."""
     server.reply(
         ScriptedResponse(207, [("X-A", "1"), ("X-A", "2")], b"body"),
@@ -132,7 +132,9 @@ def read_exactly(conn: socket.socket, n: int) -> bytes:
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("gzip", [False, True])
-def test_a_gate_holds_back_what_follows(server: ScriptedServer, framing: Framing, gzip: bool) -> None:
+def test_scripted_server_given_a_gate_holds_back_the_chunks_behind_it(
+    server: ScriptedServer, framing: Framing, gzip: bool
+) -> None:
     """In every framing a chunk arrives before the gate behind it is opened, and the next one after."""
     gate = threading.Event()
     server.reply(ScriptedResponse(framing=framing, chunks=[b"first", gate, b"second"], gzip=gzip))
@@ -153,7 +155,7 @@ def inflate(body: http.client.HTTPResponse, gzip: bool) -> Iterator[bytes]:
     assert not gzip or unpacker.eof
 
 
-def test_sse_responses(server: ScriptedServer) -> None:
+def test_sse_response_given_bytes_and_mappings_sends_events_and_done(server: ScriptedServer) -> None:
     """Events are bytes or mappings, and `[DONE]` comes by itself, but not if the stream is cut."""
     server.reply(sse_response({"a": "é"}, b": ping\n\n"), sse_response({"a": 1}, done=False, x_request_id="r"))
     with closing(connect(server.url)) as conn:
@@ -165,7 +167,7 @@ def test_sse_responses(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_a_cut_resets_the_connection(server: ScriptedServer, framing: Framing) -> None:
+def test_scripted_server_given_a_cut_resets_the_connection(server: ScriptedServer, framing: Framing) -> None:
     """A cut response ends with a reset, after its chunks."""
     gate = threading.Event()
     server.reply(ScriptedResponse(chunks=[b"first", gate], framing=framing, cut=True))
@@ -178,7 +180,9 @@ def test_a_cut_resets_the_connection(server: ScriptedServer, framing: Framing) -
 
 
 @pytest.mark.parametrize("response", [json_response({}, cut="fin"), sse_response({}, cut="fin")])
-def test_a_soft_cut_leaves_the_body_short(server: ScriptedServer, response: ScriptedResponse) -> None:
+def test_scripted_server_given_a_fin_cut_leaves_the_body_incomplete(
+    server: ScriptedServer, response: ScriptedResponse
+) -> None:
     """An orderly end that comes too early leaves the body incomplete in either framing."""
     server.reply(response)
     with closing(connect(server.url)) as conn, pytest.raises(http.client.IncompleteRead) as caught:
@@ -186,7 +190,7 @@ def test_a_soft_cut_leaves_the_body_short(server: ScriptedServer, response: Scri
     assert b"[DONE]" not in caught.value.partial
 
 
-def test_a_client_that_leaves_is_noticed(server: ScriptedServer) -> None:
+def test_scripted_server_whose_client_leaves_notices_at_once(server: ScriptedServer) -> None:
     """A client's leaving is seen at once, even while the response waits at a gate."""
     server.reply(sse_response({"a": 1}, threading.Event()))
     conn = connect(server.url)
@@ -199,7 +203,7 @@ def test_a_client_that_leaves_is_noticed(server: ScriptedServer) -> None:
     assert server.open_connections == 0
 
 
-def test_connections_are_counted_and_dropped(server: ScriptedServer) -> None:
+def test_scripted_server_given_two_connections_counts_and_drops_them(server: ScriptedServer) -> None:
     """Each request says on which connection it came; idle ones can be dropped."""
     server.reply(json_response({}))
     with closing(connect(server.url)) as one, closing(connect(server.url)) as two:
@@ -213,7 +217,7 @@ def test_connections_are_counted_and_dropped(server: ScriptedServer) -> None:
             post(one)
 
 
-def test_many_threads(server: ScriptedServer) -> None:
+def test_scripted_server_given_many_threads_sends_each_its_own_response(server: ScriptedServer) -> None:
     """Requests of many threads each get their own response."""
     server.respond_with(lambda request: json_response(request.json()))
     seen: list[object] = []
@@ -231,7 +235,7 @@ def test_many_threads(server: ScriptedServer) -> None:
     assert (server.connections, len(server.requests)) == (8, 80)
 
 
-def test_tls() -> None:
+def test_scripted_server_over_tls_is_trusted_only_with_its_ca_file() -> None:
     """Over TLS all is the same; the certificate is good for both names, and only if it is trusted."""
     with ScriptedServer(tls=True) as server:
         server.reply(json_response({"ok": 1}))
@@ -243,7 +247,7 @@ def test_tls() -> None:
             urllib.request.urlopen(server.url, timeout=10)
 
 
-def test_tls_cut_and_leaving() -> None:
+def test_scripted_server_over_tls_cuts_and_notices_a_client_that_leaves() -> None:
     """A cut and a client that leaves work through TLS too."""
     with ScriptedServer(tls=True) as server:
         gate = threading.Event()
@@ -262,7 +266,7 @@ def test_tls_cut_and_leaving() -> None:
         server.wait_closed(2)
 
 
-def test_close_ends_everything() -> None:
+def test_scripted_server_closed_while_clients_wait_ends_at_once() -> None:
     """A server closes at once, whatever its clients and handlers wait for."""
     with ScriptedServer() as server:
         server.reply(sse_response(b"one", threading.Event()))
@@ -279,7 +283,7 @@ def test_close_ends_everything() -> None:
 # RawServer
 
 
-def test_raw_handlers_get_their_number() -> None:
+def test_raw_server_handler_given_a_connection_gets_its_number() -> None:
     """A handler is given the connection and its number, and reads a request whole."""
     seen: list[tuple[int, bytes]] = []
 
@@ -295,7 +299,7 @@ def test_raw_handlers_get_their_number() -> None:
     assert [(n, data.rpartition(b"\r\n\r\n")[2]) for n, data in seen] == [(1, b"one"), (2, b"2" * 300_000)]
 
 
-def test_a_drip_is_bounded_and_stops() -> None:
+def test_raw_server_drip_stops_at_its_limit_or_when_the_client_leaves() -> None:
     """A drip sends byte by byte up to its bound, or until the client leaves."""
     sent: list[int] = []
 
@@ -311,7 +315,7 @@ def test_a_drip_is_bounded_and_stops() -> None:
     assert sent == [7]
 
 
-def test_a_stall_ends_when_released() -> None:
+def test_raw_server_stall_when_released_ends() -> None:
     """A stall holds the connection open until it is released."""
 
     def handler(conn: socket.socket, n: int) -> None:
@@ -325,7 +329,7 @@ def test_a_stall_ends_when_released() -> None:
 
 
 @pytest.mark.parametrize("leaver", ["client", "server"])
-def test_a_stall_ends_with_either_side(leaver: str) -> None:
+def test_raw_server_stall_when_either_side_closes_ends(leaver: str) -> None:
     """A stall ends when the client leaves and when the server closes."""
     with RawServer(lambda conn, n: raw.stall(conn)) as raw, dial(raw.port) as client:
         raw.wait_open(1)
@@ -333,7 +337,7 @@ def test_a_stall_ends_with_either_side(leaver: str) -> None:
         raw.wait_closed(1)
 
 
-def test_a_reset_is_a_reset() -> None:
+def test_reset_of_a_connection_reaches_the_client_as_a_reset() -> None:
     """A reset reaches the client as one."""
 
     def handler(conn: socket.socket, n: int) -> None:
@@ -346,7 +350,7 @@ def test_a_reset_is_a_reset() -> None:
             client.recv(1)
 
 
-def test_a_wrong_handler_is_reported() -> None:
+def test_raw_server_handler_that_fails_raises_at_the_servers_end() -> None:
     """An exception of a handler is raised at the server's end; a lost connection is not."""
 
     def handler(conn: socket.socket, n: int) -> None:
@@ -360,7 +364,7 @@ def test_a_wrong_handler_is_reported() -> None:
         raw.wait_closed(2)
 
 
-def test_refused_and_accepted_again() -> None:
+def test_raw_server_after_refusing_connections_accepts_them_again() -> None:
     """A server can refuse connections for a while, on its port, and drops those it has."""
     with RawServer(lambda conn, n: conn.sendall(conn.recv(1))) as raw:
         with dial(raw.port) as client:
@@ -378,7 +382,7 @@ def test_refused_and_accepted_again() -> None:
 # Proxies
 
 
-def test_the_proxy_records_plain_requests(server: ScriptedServer) -> None:
+def test_forward_proxy_given_a_plain_request_records_it_and_passes_it_on(server: ScriptedServer) -> None:
     """An absolute-form request is recorded as it came and passes in origin form, without the proxy's."""
     server.reply(sse_response({"a": 1}))
     with ForwardProxy() as proxy:
@@ -397,7 +401,7 @@ def test_the_proxy_records_plain_requests(server: ScriptedServer) -> None:
     )
 
 
-def test_the_proxy_tunnels() -> None:
+def test_forward_proxy_given_connect_opens_a_tunnel() -> None:
     """CONNECT opens a tunnel, which TLS and keep-alive pass."""
     with ScriptedServer(tls=True) as server, ForwardProxy() as proxy:
         server.reply(json_response({"ok": 1}))
@@ -413,7 +417,7 @@ def test_the_proxy_tunnels() -> None:
         server.wait_closed(1)
 
 
-def test_the_proxy_without_a_server() -> None:
+def test_forward_proxy_without_a_server_responds_502() -> None:
     """A server that cannot be reached is a 502."""
     with RawServer(lambda conn, n: None) as gone:
         gone.refuse()
@@ -433,7 +437,7 @@ def toxic(server: ScriptedServer) -> Iterator[ToxicProxy]:
         yield proxy
 
 
-def test_no_toxic(toxic: ToxicProxy) -> None:
+def test_toxic_proxy_without_a_toxic_passes_everything(toxic: ToxicProxy) -> None:
     """Without a toxic all passes, on one connection."""
     assert toxic.url.endswith("/v1")
     with closing(connect(toxic.url)) as conn:
@@ -441,7 +445,7 @@ def test_no_toxic(toxic: ToxicProxy) -> None:
     assert toxic.tcp.connections == 1
 
 
-def test_toxic_reset(toxic: ToxicProxy) -> None:
+def test_toxic_proxy_with_reset_after_resets_after_so_many_bytes(toxic: ToxicProxy) -> None:
     """A reset comes after so many bytes, and not any more when the toxic is over."""
     with toxic.reset_after(100), dial(toxic.tcp.port) as conn:
         conn.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -453,14 +457,14 @@ def test_toxic_reset(toxic: ToxicProxy) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 100])
-def test_toxic_truncation(toxic: ToxicProxy, n: int) -> None:
+def test_toxic_proxy_with_truncate_after_ends_after_so_many_bytes(toxic: ToxicProxy, n: int) -> None:
     """An orderly end comes after so many bytes."""
     with toxic.truncate_after(n), dial(toxic.tcp.port) as conn:
         conn.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert len(read_all(conn)) == n
 
 
-def test_toxics_that_take_time(toxic: ToxicProxy) -> None:
+def test_toxic_proxy_with_latency_or_slowness_passes_the_body_whole(toxic: ToxicProxy) -> None:
     """What is late or slow arrives whole."""
     with closing(connect(toxic.url)) as conn:
         with toxic.latency(0.01):
@@ -469,7 +473,7 @@ def test_toxics_that_take_time(toxic: ToxicProxy) -> None:
             assert post(conn).read() == BODY
 
 
-def test_toxic_refusal(toxic: ToxicProxy) -> None:
+def test_toxic_proxy_with_refuse_fails_until_it_is_over(toxic: ToxicProxy) -> None:
     """While it refuses, open connections end and new ones fail; then all is well again."""
     with closing(connect(toxic.url)) as conn:
         assert post(conn).read() == BODY
@@ -482,7 +486,7 @@ def test_toxic_refusal(toxic: ToxicProxy) -> None:
         assert post(fresh).read() == BODY
 
 
-def test_a_servers_reset_passes_the_proxy(server: ScriptedServer) -> None:
+def test_toxic_proxy_given_a_reset_by_the_server_resets_the_client(server: ScriptedServer) -> None:
     """A reset by the server is a reset for the client."""
     gate = threading.Event()
     server.reply(sse_response(b"one", gate, cut=True))
@@ -497,7 +501,7 @@ def test_a_servers_reset_passes_the_proxy(server: ScriptedServer) -> None:
 # Fixtures
 
 
-def test_wire_samples_are_exact() -> None:
+def test_wire_samples_with_odd_bytes_keep_them() -> None:
     """The samples keep the odd bytes for which they are there."""
     assert wire("w11.json").startswith(b"\n\n\n{")
     assert b"-Infinity" in wire("w15.json")
@@ -507,12 +511,12 @@ def test_wire_samples_are_exact() -> None:
     assert all(wire(name).endswith(b"\n\n") for name in wire_names(".sse") if name not in ("w23.sse", "w37.sse"))
 
 
-def test_wire_json_is_json() -> None:
+def test_wire_samples_of_json_are_parsed() -> None:
     """Every JSON sample can be read, by a reader that knows NaN."""
     assert all(json.loads(wire(name)) for name in wire_names(".json"))
 
 
-def test_error_samples_can_be_answered(server: ScriptedServer) -> None:
+def test_error_samples_sent_by_a_server_arrive_as_listed(server: ScriptedServer) -> None:
     """Each listed response goes over the wire as it is listed."""
     samples = [sample for name in ("w20.json", "w38.json", "w40.json") for sample in error_samples(name)]
     server.reply(*(sample.response() for sample in samples))
@@ -525,7 +529,7 @@ def test_error_samples_can_be_answered(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("name", vllm_names())
-def test_vllm_recordings_can_be_answered(server: ScriptedServer, name: str) -> None:
+def test_vllm_recording_sent_by_a_server_arrives_in_its_own_framing(server: ScriptedServer, name: str) -> None:
     """Each recorded response goes over the wire in its own framing."""
     recorded = vllm(name)
     server.reply(recorded.response())
@@ -538,7 +542,7 @@ def test_vllm_recordings_can_be_answered(server: ScriptedServer, name: str) -> N
 # The table of SSE cases
 
 
-def test_every_input_of_the_checklist_has_its_place() -> None:
+def test_sse_cases_for_inputs_1_to_33_are_listed_or_explained() -> None:
     """Inputs 1 to 33 are either in the table or explained, and no two cases share an id."""
     table = [*cases(), *large_cases()]
     assert {case.number for case in table} - {0} | NOT_DATA.keys() == set(range(1, 34))
@@ -546,13 +550,13 @@ def test_every_input_of_the_checklist_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.id)
-def test_the_table_agrees_with_a_plain_reading(case: SseCase) -> None:
+def test_sse_case_read_plainly_gives_the_expected_events(case: SseCase) -> None:
     """What a case expects is what the rules say of its bytes taken as one."""
     *events, end = interpret(b"".join(case.chunks))
     assert (tuple(events), end) == (case.events, case.end)
 
 
-def test_the_large_cases_agree_too() -> None:
+def test_sse_large_cases_read_plainly_give_the_expected_events() -> None:
     """The same for those that take time, but for the very large one."""
     for case in [*large_cases()][:-1]:
         *events, end = interpret(b"".join(case.chunks))
@@ -579,7 +583,7 @@ def interpret(text: bytes) -> Iterator[Expected | None]:
     yield (name or "message", b"\n".join(data), last_id) if data else None
 
 
-def test_received_is_a_value() -> None:
+def test_received_with_repeated_headers_finds_them_in_any_case_and_in_order() -> None:
     """Headers are found whatever their case, and all of them in order."""
     received = Received("GET", "/", [("A", "1"), ("a", "2")], b"", 1)
     assert (received.header("a"), received.header_all("A")) == ("1", ["1", "2"])

@@ -72,7 +72,7 @@ def test_align_tokens_with_bytes_finds_each_in_the_text(drawn: tuple[str, list[b
 
 @settings(deadline=None)
 @given(divided())
-def test_align_special_tokens_takes_no_text(drawn: tuple[str, list[bytes]]) -> None:
+def test_align_special_tokens_gives_empty_spans(drawn: tuple[str, list[bytes]]) -> None:
     """Tokens before the text and behind it that are not in it have empty spans, and move nothing."""
     text, parts = drawn
     tokens = [Token(part.decode("utf-8", "replace"), -1.0) for part in parts]
@@ -127,7 +127,7 @@ def test_align_offsets_decide_where_the_text_does_not() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "text"), [([], "a"), (["b"], "a"), (["a", "b"], "a b c"), (["a", "x", "b"], "ab")])
-def test_align_what_does_not_fit_is_none(tokens: list[str], text: str) -> None:
+def test_align_tokens_that_do_not_fit_is_none(tokens: list[str], text: str) -> None:
     """What does not fit gives no spans rather than wrong ones."""
     assert spans_of([Token(token, -1.0) for token in tokens], text) is None
 

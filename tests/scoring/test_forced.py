@@ -104,7 +104,7 @@ def test_score_any_unicode_equals_full_distribution(s: gpt.Gpt, server: Server, 
     assert len(spelled) - len(text.encode()) < len(score.tokens[0].encode()) or not context
 
 
-def test_score_forced_offsets_and_parts(s: gpt.Gpt) -> None:
+def test_score_forced_parts_of_characters_have_the_offset_of_the_character(s: gpt.Gpt) -> None:
     """Parts of a character begin where it does; a token across the boundary has a negative offset."""
     (split,) = scoring.score(s, ["aé狗."], model="tiny")
     (across,) = scoring.score(s, ["rent value"], model="tiny", context="The cur")
@@ -113,7 +113,7 @@ def test_score_forced_offsets_and_parts(s: gpt.Gpt) -> None:
     assert (across.tokens, across.offsets) == ((" current", " value"), (-4, 4))
 
 
-def test_score_forced_is_greedy(s: gpt.Gpt) -> None:
+def test_score_forced_text_of_the_model_itself_is_greedy(s: gpt.Gpt) -> None:
     """A text is greedy when the model itself would have written it."""
     request = shared.CreateCompletionRequest(model="tiny", prompt="A class", max_tokens=5, temperature=0)
     response = s.completions.create_completion(request).create_completion_response
@@ -128,7 +128,7 @@ def test_score_forced_is_greedy(s: gpt.Gpt) -> None:
     assert (likely.is_greedy, unlikely.is_greedy, unknown.is_greedy) == (True, False, None)
 
 
-def test_score_forced_top_logprobs(s: gpt.Gpt, server: Server) -> None:
+def test_score_forced_top_logprobs_are_the_likeliest_of_the_full_distribution(s: gpt.Gpt, server: Server) -> None:
     """The alternatives are the likeliest of the full distribution, and the token itself is among them."""
     (score,) = scoring.score(s, [" mat"], model="tiny", context="A class", logprobs=3)
 
@@ -156,7 +156,7 @@ def test_score_by_logit_bias_equals_grammar(s: gpt.Gpt) -> None:
     assert outcome.score.logprobs == pytest.approx(expected.logprobs, abs=CLOSE)
 
 
-def test_score_whole_context_length(s: gpt.Gpt) -> None:
+def test_score_text_of_the_whole_context_length_is_scored(s: gpt.Gpt) -> None:
     """A text of as many tokens as the model has room for is scored; one more is refused with advice."""
     ids = random.Random(1).choices(range(300, 1000), k=257)
 
@@ -184,7 +184,7 @@ def test_score_windows_equal_direct_computation(s: gpt.Gpt, context: int) -> Non
     assert score.logprobs == pytest.approx(expected, abs=CLOSE)
 
 
-def test_score_long_text_by_windows(s: gpt.Gpt) -> None:
+def test_score_long_text_by_windows_counts_every_token_once(s: gpt.Gpt) -> None:
     """Of a long text every token counts once, and the offsets are the text's."""
     text = "The class is used to iterate over é. " * 40
 

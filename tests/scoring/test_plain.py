@@ -74,7 +74,7 @@ DOUBTFUL: dict[str, tuple[list[str], list[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-def test_plain_score_of_what_is_doubtful_is_left_to_the_closer_look(name: str) -> None:
+def test_plain_score_of_doubtful_tokens_is_left_to_the_closer_look(name: str) -> None:
     """Nothing is scored in passing that must be looked at, or refused."""
     tokens, logprobs, top = DOUBTFUL[name]
     assert score_plainly(Prompt("texts[0]", "ab", "c"), echoed(tokens, logprobs, top), 0) is None

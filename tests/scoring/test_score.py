@@ -365,7 +365,9 @@ def vllm_reply(request: Received) -> ScriptedResponse:
         ("é", "a"),
     ],
 )
-def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, context: str, text: str) -> None:
+def test_score_parts_of_characters_are_divided_by_ids(
+    server: ScoringServer, s: gpt.Gpt, context: str, text: str
+) -> None:
     """Where vLLM cannot write the tokens, the ids of the context alone prove where the text begins."""
     server.owned_by = "vllm"
     server.respond_with(vllm_reply)
@@ -378,7 +380,7 @@ def test_score_parts_of_characters_by_ids(server: ScoringServer, s: gpt.Gpt, con
     assert results[0].text == text
 
 
-def test_score_boundary_that_only_ids_prove(server: ScoringServer, s: gpt.Gpt) -> None:
+def test_score_ambiguous_boundary_is_decided_by_ids_of_the_context(server: ScoringServer, s: gpt.Gpt) -> None:
     """Tokens that could be divided in two ways are divided by the ids of the context, sent once for each context."""
     server.owned_by = "vllm"
     whole = choice(["\ufffd", "", "", "狗"], [None, -1.0, -2.0, -3.0], text="狗狗") | {"prompt_token_ids": [9, 8, 9, 8]}
@@ -519,7 +521,7 @@ def test_score_iter_many_bad_texts_in_constant_memory(s: gpt.Gpt) -> None:
         ({"texts": ["a"], "max_length": 1}, ValueError, "max_length"),
     ],
 )
-def test_score_misuse_is_told_before_anything_is_sent(
+def test_score_misuse_raises_before_anything_is_sent(
     server: ScoringServer, s: gpt.Gpt, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """Misuse is told before anything is sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import signal
 import socket
 import threading
@@ -23,7 +24,7 @@ def texts(chunks: Any) -> list[str | None]:
     return [each.choices[0].text for each in chunks]
 
 
-def test_iter_is_the_stream_itself() -> None:
+def test_stream_iter_after_a_partial_read_continues_with_the_rest() -> None:
     """`islice`, `zip`, `next(iter(s))` and a loop that is left take what they take, and the rest is still there."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(THREE)
@@ -41,7 +42,7 @@ def test_iter_is_the_stream_itself() -> None:
         assert server.connections == 1
 
 
-def test_null_events_say_nothing() -> None:
+def test_stream_null_events_are_skipped() -> None:
     """`data: null`, which llama.cpp sends between the choices of several prompts, is skipped, first or later."""
     null = b"data: null\n\n"
     with ScriptedServer() as server, make(server.url) as s:
@@ -52,7 +53,7 @@ def test_null_events_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(("finish", "expected"), [("stop", True), (None, False)])
-def test_completed_tells_whether_every_choice_is_finished(finish: str | None, expected: bool) -> None:
+def test_stream_completed_after_done_tells_whether_every_choice_is_finished(finish: str | None, expected: bool) -> None:
     """`[DONE]` while a choice has no finish reason ends the stream without an error, and shows."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(chunk("a", "stop"), chunk("b", finish, index=1)))
@@ -62,7 +63,7 @@ def test_completed_tells_whether_every_choice_is_finished(finish: str | None, ex
 
 
 @pytest.mark.parametrize("body", [b'{"choices": 5}', b"<html>", b'{"error": {"message": "m"}}', b"data; x"])
-def test_an_error_of_opening_has_partial(body: bytes) -> None:
+def test_stream_error_at_the_call_has_an_empty_partial(body: bytes) -> None:
     """What cannot be opened as a stream raises with an empty `.partial`."""
     with ScriptedServer() as server, make(server.url, retry_config=ONCE) as s:
         server.reply(json_response(body))
@@ -72,7 +73,7 @@ def test_an_error_of_opening_has_partial(body: bytes) -> None:
     assert caught.value.partial.choices == []
 
 
-def test_two_readers_are_refused() -> None:
+def test_stream_read_by_a_second_thread_raises_value_error() -> None:
     """A second thread that reads while one waits is told so, and harms nothing."""
     gate = threading.Event()
     with ScriptedServer() as server, make(server.url) as s:
@@ -92,7 +93,7 @@ def test_two_readers_are_refused() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
-def test_close_in_a_signal_handler_ends_the_loop() -> None:
+def test_stream_closed_in_a_signal_handler_ends_the_loop() -> None:
     """A handler that closes the stream its own thread is waiting for ends the loop without an error."""
     never = threading.Event()
     with ScriptedServer() as server, make(server.url, timeout=60) as s:
@@ -109,7 +110,7 @@ def test_close_in_a_signal_handler_ends_the_loop() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"0", b"0\r\nX: y"], ids=["chunk size", "trailer"])
-def test_what_drips_after_done_is_left(tail: bytes) -> None:
+def test_stream_that_drips_after_done_is_left_after_a_moment(tail: bytes) -> None:
     """The end of the loop waits for at most a quarter of a second in all, however slowly the rest comes."""
     left = threading.Event()
 
@@ -128,9 +129,25 @@ def test_what_drips_after_done_is_left(tail: bytes) -> None:
         assert left.wait(5)
 
 
-def test_white_space_before_a_body_is_read_in_linear_time() -> None:
+def test_peek_given_white_space_before_a_body_takes_linear_time() -> None:
     """A mark and white space in 200,000 parts, in place of a stream, is read once."""
     from gpt._parsing.stream import _peek
 
     assert _peek(iter([b"\xef", b"\xbb\xbf", *[b" "] * 200_000, b"da", b"ta: x"])) == b"data: x"
     assert OK.body
+
+
+CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
+
+
+def test_stream_pickled_raises_type_error() -> None:
+    """An open stream cannot be pickled; the message says what can."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(sse_response(CHUNK))
+        response = s.completions.create_completion(request(stream=True))
+        with pytest.raises(TypeError, match=r"a stream cannot be pickled; pickle what collect\(\) returns"):
+            pickle.dumps(response)
+        assert response.completion_stream is not None
+        with pytest.raises(TypeError, match="pickle"):
+            pickle.dumps(response.completion_stream)
+        response.completion_stream.close()

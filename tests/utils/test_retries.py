@@ -72,7 +72,7 @@ RETRY_AFTER = [
 
 
 @pytest.mark.parametrize(("value", "expected"), RETRY_AFTER)
-def test_retry_after(value: str, expected: float | None) -> None:
+def test_retry_delay_given_retry_after_waits_refuses_or_backs_off(value: str, expected: float | None) -> None:
     """Seconds and dates up to 120 s are waited for, longer ones refused, odd ones ignored for a back-off."""
     assert delay({"retry-after": value}) == (None if expected is None else pytest.approx(expected))
 
@@ -94,12 +94,14 @@ def test_retry_after(value: str, expected: float | None) -> None:
         ({}, BACKOFF),
     ],
 )
-def test_milliseconds_come_first(headers: dict[str, str], expected: float | None) -> None:
+def test_retry_delay_given_retry_after_ms_prefers_it_to_retry_after(
+    headers: dict[str, str], expected: float | None
+) -> None:
     """`retry-after-ms` beats `Retry-After`, 0 means now, and what is odd leaves the word to the other header."""
     assert delay(headers) == expected
 
 
-def test_back_off_grows_to_its_bound() -> None:
+def test_backoff_delay_for_each_retry_doubles_up_to_its_bound() -> None:
     """Without a word of the server waits double from half a second to eight, for any number of retries."""
     waits = [backoff_delay(retry, DEFAULT, 0.0) for retry in range(7)]
     assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
@@ -107,14 +109,14 @@ def test_back_off_grows_to_its_bound() -> None:
     assert backoff_delay(10**6, DEFAULT, 0.0) == 8.0
 
 
-def test_jitter_takes_up_to_a_quarter() -> None:
+def test_retry_delay_given_jitter_shortens_back_off_by_up_to_a_quarter() -> None:
     """Randomness only shortens a wait, by a quarter at most; a server's own wait is kept to the letter."""
     assert backoff_delay(0, DEFAULT, 1.0) == 0.375
     assert delay({}, random=0.5) == pytest.approx(0.4375)
     assert delay({"retry-after": "20"}, random=1.0) == 20.0
 
 
-def test_a_strategy_of_ones_own() -> None:
+def test_backoff_delay_given_a_custom_strategy_follows_it() -> None:
     """Interval, bound and exponent are the caller's; an exponent of 1 waits evenly."""
     strategy = BackoffStrategy(initial_interval=100, max_interval=350, exponent=3)
     assert [backoff_delay(retry, strategy, 0.0) for retry in range(3)] == [0.1, 0.3, 0.35]
@@ -128,7 +130,9 @@ def test_a_strategy_of_ones_own() -> None:
     after_ms=st.none() | st.text() | st.floats().map(str) | st.integers().map(str),
     random=st.floats(0, 1),
 )
-def test_no_header_breaks_the_delay(retry: int, after: str | None, after_ms: str | None, random: float) -> None:
+def test_retry_delay_given_any_headers_is_none_or_within_120_seconds(
+    retry: int, after: str | None, after_ms: str | None, random: float
+) -> None:
     """Whatever the headers say, the delay is `None` or from 0 to 120 seconds."""
     headers = {k: v for k, v in {"retry-after": after, "retry-after-ms": after_ms}.items() if v is not None}
     wait = retry_delay(retry, headers, DEFAULT, now=NOW, jitter=random)
@@ -136,25 +140,25 @@ def test_no_header_breaks_the_delay(retry: int, after: str | None, after_ms: str
 
 
 @given(st.from_regex(r"(Mon|Tue|Sun),? [0-9A-Za-z:,+ -]{0,40}", fullmatch=True))
-def test_no_date_breaks_the_delay(text: str) -> None:
+def test_server_wait_given_any_date_is_finite_or_none(text: str) -> None:
     """Whatever looks like a date is a finite wait or nothing."""
     wait = server_wait({"retry-after": text}, NOW)
     assert wait is None or (math.isfinite(wait) and wait > 0)
 
 
-def test_dates_are_compared_with_now() -> None:
+def test_server_wait_given_a_date_is_measured_from_now() -> None:
     """A date is as many seconds away as it is from the given moment."""
     assert server_wait({"retry-after": formatdate(NOW + 5, usegmt=True)}, NOW + 2.5) == 2.5
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 520, 524, 529, 599])
-def test_retried_statuses(status: int) -> None:
+def test_should_retry_status_given_a_temporary_status_is_true(status: int) -> None:
     """Busy, broken and overloaded servers are retried."""
     assert should_retry_status(status, {})
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 401, 402, 403, 404, 405, 413, 422, 424, 499])
-def test_final_statuses(status: int) -> None:
+def test_should_retry_status_given_a_final_status_is_false(status: int) -> None:
     """What another attempt cannot help is final."""
     assert not should_retry_status(status, {})
 
@@ -170,13 +174,13 @@ def test_final_statuses(status: int) -> None:
         (400, "", False),
     ],
 )
-def test_the_servers_wish_decides(status: int, wish: str, expected: bool) -> None:
+def test_should_retry_status_given_x_should_retry_follows_it(status: int, wish: str, expected: bool) -> None:
     """`x-should-retry` decides over the status where it says true or false."""
     assert should_retry_status(status, {"x-should-retry": wish}) is expected
 
 
 @pytest.mark.parametrize("name", ["insufficient_quota", "credit_balance_exhausted"])
-def test_a_used_up_quota_is_final(name: str) -> None:
+def test_should_retry_status_given_a_used_up_quota_is_false(name: str) -> None:
     """No money does not come back within seconds, in whichever field the server says so."""
     assert not should_retry_status(429, {}, name, None)
     assert not should_retry_status(429, {}, None, name)
@@ -199,13 +203,15 @@ def test_a_used_up_quota_is_final(name: str) -> None:
         (lambda: BackoffStrategy("1"), TypeError, "initial_interval: expected a number, got str"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_settings(make: Any, kind: type[Exception], said: str) -> None:
+def test_retry_settings_given_invalid_values_raise_naming_the_field(
+    make: Any, kind: type[Exception], said: str
+) -> None:
     """Settings are checked where they are made, by name."""
     with pytest.raises(kind, match=said):
         make()
 
 
-def test_speakeasys_positional_order() -> None:
+def test_retry_config_given_speakeasys_positional_order_reads_it_the_same() -> None:
     """The settings of Speakeasy's clients read the same here, in milliseconds."""
     config = RetryConfig("backoff", BackoffStrategy(1, 50, 1.1, 100), False)
     assert (config.backoff.initial_interval, config.backoff.max_elapsed_time) == (1, 100)

@@ -1,4 +1,4 @@
-"""Text from servers, made fit for messages: keys masked, one line, printable."""
+"""Text fit for messages: keys masked, one line, printable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ _MAX_LENGTH = 500
 
 _MIN_SECRET = 6
 """Shorter keys are placeholders (`x`, `EMPTY`), and masking them would spoil the message."""
+
+
+class Secret(str):
+    """A string whose `repr` is masked, so that containers that hold it (`dataclasses.asdict`, `vars`) show no key.
+
+    Everything else is that of the string itself: `str(secret)`, `f"{secret}"` and JSON have the text.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return `'***'`, or `''` for an empty one."""
+        return "'***'" if self else "''"
 
 
 def single_line(text: str, limit: int = _MAX_LENGTH) -> str:

@@ -18,7 +18,7 @@ from ..models import errors
 from ..sdkconfiguration import SDKConfiguration
 from ..utils.retries import RetryConfig, should_retry_status
 from .auth import KeyAuth
-from .body import ResponseBody, read_error_body
+from .body import ResponseBody, read_body, read_error_body
 from .errors import connection_error, credentials_of, deadline_error, status_error
 from .failures import TRANSPORT_EXCEPTIONS, TransportFailure, classify, is_from_requests
 from .request import RequestTemplate, host_in, set_content_length
@@ -79,6 +79,28 @@ class Sender:
         if 200 <= response.status_code < 300:
             return Attempt(response)
         return self._error_status(call, request, response)
+
+    def get(self, call: Call, limit: int) -> bytes | None:
+        """Make a single GET of the call's address, without hooks; return its body, or `None` without a 200.
+
+        It has the headers, key and proxies of a completion. It never raises for what a server does: whoever looks at a
+        server's own paths can do without.
+        """
+        try:
+            request = self._prepare(call)
+            request.method, request.body = "GET", None
+            for name in ("Content-Length", "Content-Type"):
+                request.headers.pop(name, None)
+            with self.session.send(request, **self.settings(call, request)) as response:
+                body = read_body(ResponseBody(response, limit, call.deadline))
+                return body if response.status_code == 200 else None
+        except (
+            errors.SDKError,
+            *TRANSPORT_EXCEPTIONS,
+            AttributeError,
+            ValueError,
+        ):  # a caller's session may be anything
+            return None
 
     def _error_status(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:
         if response.status_code < 200 and response.raw is not None:

@@ -229,7 +229,7 @@ class _ConnectionMixin:
     def send(self: Any, data: Any) -> None:
         """Send, joining small parts: one packet and one system call for a small request instead of two.
 
-        Measured: 495 µs of CPU a small call, 566 without (`test_send_of_a_small_request_is_one_segment` holds it).
+        Measured: 495 µs of CPU a small call, 566 without. `test_connection` holds it, by counting segments.
 
         Large ones go out in slices, each with the whole read timeout or what is left of the deadline: `sendall` of a
         socket counts its time in total, that of a TLS socket not at all.

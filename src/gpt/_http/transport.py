@@ -18,10 +18,10 @@ from .._core import url
 from .._core.deadline import Deadline, Timeout, parse_seconds, parse_timeout
 from .._core.headers import check_headers, request_id
 from .._core.text import mask, single_line
+from .._core.unset import UNSET, Unset
 from ..models import errors
 from ..sdkconfiguration import Environment, SDKConfiguration
 from ..utils.retries import RetryConfig, check_retries, retry_delay
-from ..utils.unset import UNSET, Unset
 from .attempt import Attempt, Call, Sender
 from .body import ResponseBody
 from .errors import sent_credentials
@@ -32,6 +32,9 @@ logger = logging.getLogger("gpt")
 
 _TEMPLATE_CACHE_SIZE = 16
 _MAX_REQUEST_ID_LENGTH = 100
+_GET_SECONDS = 10.0
+_GET_CONNECT_SECONDS = 5.0
+_GET_LIMIT = 4 * 1024 * 1024
 _cached_join = lru_cache(_TEMPLATE_CACHE_SIZE)(url.join)
 
 
@@ -144,6 +147,19 @@ class Transport:
             raise attempt.error
         finally:
             del attempt  # the error's traceback holds this frame
+
+    def get(self, path: str, server_url: str | None = None) -> bytes | None:
+        """Return the body of a GET beside the endpoint, such as `/models`; `None` without a 200 within 10 seconds.
+
+        Args:
+            path: what is appended to the server URL.
+            server_url: another base URL than the client's.
+        """
+        address = url.join(server_url or self._configuration.server_url, path)
+        template = self._template(address, stream=False)
+        deadline = Deadline(_GET_SECONDS)
+        call = Call(template, b"", RetryConfig(strategy="none"), (_GET_CONNECT_SECONDS, _GET_SECONDS), deadline)
+        return self._sender.get(call, _GET_LIMIT)
 
     def _call(self, path: str, body: bytes, stream: bool, options: CallOptions) -> Call:
         configuration = self._configuration

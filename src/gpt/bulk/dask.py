@@ -18,8 +18,8 @@ def submit(executor: Any, fn: Callable[..., Any], *args: object) -> Future[Any]:
 
     Its own future is never told when a task has finished, its worker dies before the result is fetched, and the task
     fails when it is computed anew: that exception is raised inside Dask's event loop, outside of what is passed on.
-    `_client` and `_kwargs` are private; `test_request_that_kills_its_worker_is_an_outcome` hangs now and then without
-    this.
+    `_client` and `_kwargs` are private. Without this the test of a request that kills its workers (`test_dask`) hangs
+    now and then.
     """
     task = client_of(executor).submit(fn, *args, **executor._kwargs)
     future: Future[Any] = Future()

@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 
 from .._core.deadline import parse_seconds, parse_timeout
 from .._core.headers import check_headers, is_credential
+from .._core.unset import UNSET
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
 from ..utils.retries import RetryConfig, check_retries
-from ..utils.unset import UNSET
 from .executors import LocalWorkers, RemoteWorkers, Unpicklable, Workers, is_local
 from .linger import Linger
 from .outcome import Outcome

@@ -14,7 +14,6 @@ import orjson
 
 from .._core import codec, url
 from .._http.body import read_body
-from .._http.get import get_body
 from .._http.transport import CallOptions, Transport
 from ..models import errors
 from ..sdk import Gpt
@@ -161,7 +160,7 @@ def _describe(transport: Transport, base: str, model: str) -> dict[str, Any]:
     """
     known = _servers.setdefault(transport, {})
     if (base, model) not in known:
-        body = get_body(transport, url.check_base(base), "/models")
+        body = transport.get("/models", url.check_base(base))
         if body is None:
             return {}
         known[base, model] = _entry(body, model)

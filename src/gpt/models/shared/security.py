@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..._core.model import Model
-from ..._core.secret import Secret
+from ..._core.text import Secret
 
 
 @dataclass(kw_only=True, repr=False)

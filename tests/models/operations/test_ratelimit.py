@@ -35,7 +35,9 @@ from tests.support.http_server import ScriptedServer, json_response
     ],
     ids=["none", "OpenAI", "Azure"],
 )
-def test_rate_limits_are_parsed(headers: dict[str, str], expected: operations.RateLimit) -> None:
+def test_rate_limit_given_headers_of_each_server_is_parsed(
+    headers: dict[str, str], expected: operations.RateLimit
+) -> None:
     """Counts and durations of the headers are numbers; what is absent or odd is `None`."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION, headers=headers))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gpt
 from gpt.models import shared
-from tests.support.client import COMPLETION, OK, make, request
+from tests.support.client import COMPLETION, OK, QUICK, create, make, request
 from tests.support.fixtures import vllm
 from tests.support.http_server import ScriptedServer
 
@@ -45,7 +46,7 @@ FULL = {
 }
 
 
-def test_a_request_as_dict_and_json_is_what_is_sent() -> None:
+def test_request_as_dict_and_json_equals_what_is_sent() -> None:
     """`to_dict`, `to_json` and the wire agree."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -57,7 +58,7 @@ def test_a_request_as_dict_and_json_is_what_is_sent() -> None:
     assert json.loads(full_request().to_json(indent=2, sort_keys=True)) == FULL
 
 
-def test_to_dict_gives_plain_values() -> None:
+def test_to_dict_given_arrays_and_nested_models_returns_plain_values() -> None:
     """No array, enumeration or dataclass is left, and nothing is shared with the model."""
     original = full_request()
     as_dict = original.to_dict()
@@ -66,7 +67,7 @@ def test_to_dict_gives_plain_values() -> None:
     assert original.to_dict() == FULL
 
 
-def test_a_request_comes_back_from_dict_and_json() -> None:
+def test_request_from_dict_and_json_equals_the_one_written() -> None:
     """What was written reads as the same request, nested models and unknown keys in their places."""
     read = shared.CreateCompletionRequest.from_dict(FULL)
     assert read == shared.CreateCompletionRequest.from_json(json.dumps(FULL))
@@ -76,7 +77,7 @@ def test_a_request_comes_back_from_dict_and_json() -> None:
     assert read.max_tokens is None
 
 
-def test_a_response_from_dict_is_the_response_from_the_wire() -> None:
+def test_response_from_dict_and_json_equals_the_one_from_the_wire() -> None:
     """The public readers and the wire give equal models."""
     recorded = vllm("extras")
     with ScriptedServer() as server, make(server.url) as s:
@@ -89,7 +90,7 @@ def test_a_response_from_dict_is_the_response_from_the_wire() -> None:
     assert response != shared.CreateCompletionResponse.from_dict(COMPLETION)
 
 
-def test_a_decoded_model_equals_a_built_one() -> None:
+def test_model_decoded_from_a_dict_equals_one_built_by_hand() -> None:
     """It does not show how a model was made."""
     built = shared.CreateCompletionResponse(
         choices=[shared.CreateCompletionResponseChoices(text=" ok", index=0, finish_reason="stop")],
@@ -100,7 +101,7 @@ def test_a_decoded_model_equals_a_built_one() -> None:
     assert replace(built, id="x").to_dict() == {**built.to_dict(), "id": "x"}
 
 
-def test_reading_does_not_change_what_is_read() -> None:
+def test_from_dict_given_a_dict_leaves_it_unchanged() -> None:
     """`from_dict` does not change the dict it gets."""
     given_dict: dict[str, Any] = {"choices": [{"text": "a", "odd": 1}], "usage": {"x": 1}, "odd": {"a": []}}
     kept = copy.deepcopy(given_dict)
@@ -108,7 +109,7 @@ def test_reading_does_not_change_what_is_read() -> None:
     assert given_dict == kept
 
 
-def test_numbers_survive() -> None:
+def test_model_with_large_integers_and_floats_keeps_value_and_type() -> None:
     """Integers to 64 bits and floats keep value and type."""
     text = '{"choices":[],"created":18446744073709551615,"low":-9223372036854775808,"one":1.0,"small":5e-324}'
     read = shared.CreateCompletionResponse.from_json(text)
@@ -127,13 +128,13 @@ def test_numbers_survive() -> None:
         ("{", "unexpected|Expecting"),
     ],
 )
-def test_what_is_no_completion_is_a_value_error(text: str, said: str) -> None:
+def test_from_json_given_no_completion_raises_value_error(text: str, said: str) -> None:
     """`from_json` and `from_dict` name the place, what was expected and what came."""
     with pytest.raises(ValueError, match=said):
         shared.CreateCompletionResponse.from_json(text)
 
 
-def test_options_of_the_dataclasses_json_api() -> None:
+def test_model_given_options_of_dataclasses_json_accepts_them() -> None:
     """Calls written for dataclasses-json go on working."""
     assert request().to_dict(encode_json=True) == request().to_dict() == {"model": "m", "prompt": "Say"}
     assert shared.CompletionUsage.from_dict({}, infer_missing=True) == shared.CompletionUsage()
@@ -142,7 +143,7 @@ def test_options_of_the_dataclasses_json_api() -> None:
     assert request().to_json(ensure_ascii=True, separators=(", ", ": ")) == '{"model": "m", "prompt": "Say"}'
 
 
-def test_requests_are_checked_when_written_and_responses_are_not() -> None:
+def test_to_json_given_nan_raises_for_requests_and_writes_responses() -> None:
     """NaN cannot be sent; in a response it is what the server said."""
     with pytest.raises(ValueError, match="temperature: expected a finite number, got nan"):
         request(temperature=float("nan")).to_json()
@@ -151,7 +152,7 @@ def test_requests_are_checked_when_written_and_responses_are_not() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_models_are_keyword_only_and_independent(model: Any) -> None:
+def test_model_given_positions_raises_and_shares_no_extras(model: Any) -> None:
     """Positions mean nothing, and no two models share their extras."""
     with pytest.raises(TypeError, match="positional"):
         model("x")
@@ -162,7 +163,7 @@ def test_models_are_keyword_only_and_independent(model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "extras", "echo_logprobs_score"])
-def test_copies_and_pickles_are_equal(name: str) -> None:
+def test_response_copied_or_pickled_equals_the_original(name: str) -> None:
     """Responses can be pickled and copied, deep or not."""
     response = shared.CreateCompletionResponse.from_json(vllm(name).body)
     assert pickle.loads(pickle.dumps(response)) == response
@@ -172,7 +173,7 @@ def test_copies_and_pickles_are_equal(name: str) -> None:
     assert deep != response
 
 
-def test_repr_shows_the_tree() -> None:
+def test_model_repr_with_nested_models_shows_the_tree() -> None:
     """A model in a terminal can be read, nested ones included."""
     rendered = repr(shared.CreateCompletionResponse.from_dict({**COMPLETION, "usage": {"total_tokens": 3}, "x": 1}))
     assert rendered.startswith("CreateCompletionResponse(choices=[CreateCompletionResponseChoices(text=' ok', index=0")
@@ -180,7 +181,7 @@ def test_repr_shows_the_tree() -> None:
     assert rendered.endswith("additional_properties={'x': 1})")
 
 
-def test_security_shows_no_key() -> None:
+def test_security_repr_given_a_key_does_not_show_it() -> None:
     """A key is in the dict that was asked for, and in no `repr`."""
     security = shared.Security(api_key_auth="sk-secret")
     assert repr(security) == "Security(api_key_auth='***', header='Authorization')"
@@ -188,7 +189,7 @@ def test_security_shows_no_key() -> None:
     assert shared.Security.from_dict(security.to_dict()) == security
 
 
-def test_finish_reasons_compare_with_strings() -> None:
+def test_finish_reason_from_a_response_is_a_string_equal_to_the_enum() -> None:
     """The enumeration names the known reasons; what the server sends stays a string."""
     reasons = shared.CreateCompletionResponseChoicesFinishReason
     choice = shared.CreateCompletionResponseChoices.from_dict({"finish_reason": "stop"})
@@ -204,7 +205,7 @@ class MyRequest(shared.CreateCompletionRequest):
     top_k: int | None = None
 
 
-def test_a_subclass_with_fields_of_its_own() -> None:
+def test_request_subclass_with_own_fields_is_sent_checked_and_read() -> None:
     """Whoever needs one server's field typed makes a subclass; it is sent, checked and read."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -222,7 +223,9 @@ OTHERS = st.dictionaries(st.text() | st.sampled_from(["usage", "id", "additional
 
 
 @given(OTHERS, CHOICES)
-def test_any_response_goes_back_unchanged(others: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+def test_response_with_any_fields_writes_them_back_unchanged(
+    others: dict[str, Any], choices: list[dict[str, Any]]
+) -> None:
     """Whatever a server invents beside and inside `choices` is kept; only nulls of typed fields are left out."""
     body = {**others, "choices": choices}
     read = shared.CreateCompletionResponse.from_dict(body)
@@ -233,13 +236,13 @@ def test_any_response_goes_back_unchanged(others: dict[str, Any], choices: list[
     assert {key: read.to_dict()[key] for key in unknown} == {key: others[key] for key in unknown}
 
 
-def test_a_request_needs_a_model() -> None:
+def test_request_without_a_model_raises_type_error() -> None:
     """What is missing is named, before there is a call."""
     with pytest.raises(TypeError, match="'model'"):
         shared.CreateCompletionRequest(prompt="Say")  # type: ignore[call-arg]
 
 
-def test_ranges_are_the_servers_to_enforce() -> None:
+def test_request_with_values_out_of_range_sends_them_unchanged() -> None:
     """Values that one server refuses and another takes are sent as they are."""
     fields: dict[str, Any] = {
         "best_of": 0,
@@ -255,3 +258,20 @@ def test_ranges_are_the_servers_to_enforce() -> None:
         server.reply(OK)
         s.completions.create_completion(request(**fields))
         assert server.requests[0].json() == {"model": "m", "prompt": "Say", **fields}
+
+
+def test_models_and_settings_pickled_are_equal() -> None:
+    """Requests, responses and settings are plain data."""
+    with ScriptedServer() as server, make(server.url) as s:
+        server.reply(OK)
+        response = create(s)
+    values = [
+        request(additional_properties={"top_k": 1}),
+        response.create_completion_response,
+        QUICK,
+        gpt.UNSET,
+        response.rate_limit,
+    ]
+    assert pickle.loads(pickle.dumps(values)) == values
+    assert pickle.loads(pickle.dumps(gpt.UNSET)) is gpt.UNSET
+    assert replace(QUICK, max_retries=3).max_retries == 3

@@ -12,7 +12,7 @@ from tests.support.http_server import ScriptedServer, json_response, sse_respons
 LONG = {**COMPLETION, "choices": [{"text": "x" * 30_000, "index": 0, "finish_reason": "stop"}]}
 
 
-def test_completion_is_the_completion() -> None:
+def test_completion_of_a_plain_response_is_create_completion_response() -> None:
     """`.completion` needs no check for `None`."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION))
@@ -34,7 +34,7 @@ def test_completion_of_a_stream_raises_and_names_completion_stream() -> None:
         result.completion_stream.close()
 
 
-def test_repr_is_short_and_html_shows_the_completion() -> None:
+def test_response_with_a_long_completion_has_a_short_repr_and_its_html() -> None:
     """A long completion does not fill a terminal; a notebook shows it as it shows the completion itself."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(LONG, headers={"x-request-id": "req-1"}))
@@ -43,7 +43,7 @@ def test_repr_is_short_and_html_shows_the_completion() -> None:
     assert result._repr_html_() == result.completion._repr_html_()
 
 
-def test_copy_keeps_the_request_of_the_response() -> None:
+def test_response_copied_in_this_process_keeps_its_request() -> None:
     """A copy in this process is whole; only what is pickled goes without the request, which has the key."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 
+import gpt
 from gpt.models import errors, shared
 from gpt.models.errors import SDKError, sdkerror
-from tests.support.client import ONCE, create, make, request
+from gpt.models.shared import Security
+from tests.support.client import OK, ONCE, create, make, request
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 TREE = {
@@ -37,7 +40,7 @@ TREE = {
 KINDS: list[type[SDKError]] = [getattr(errors, name) for name in TREE]
 
 
-def test_the_tree() -> None:
+def test_error_classes_in_the_module_match_the_documented_tree() -> None:
     """Every public error has its one place in the tree, and the module's picture shows it."""
     assert {name: getattr(errors, name).__base__.__name__ for name in errors.__all__} == TREE
     picture = (sdkerror.__doc__ or "").split("\n\n")[1]
@@ -129,7 +132,9 @@ def made(kind: type[SDKError]) -> SDKError:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_class_survives_a_process_pool(processes: ProcessPoolExecutor, kind: type[SDKError]) -> None:
+def test_error_of_every_class_through_a_process_pool_comes_back_whole(
+    processes: ProcessPoolExecutor, kind: type[SDKError]
+) -> None:
     """Each error arrives whole in another process and comes back whole, returned or raised."""
     error = made(kind)
     assert portrait(processes.submit(there_and_back, error).result(60)) == portrait(error)
@@ -139,14 +144,16 @@ def test_every_class_survives_a_process_pool(processes: ProcessPoolExecutor, kin
 
 
 @pytest.mark.parametrize("make_error", REAL, ids=lambda make_error: make_error.__name__)
-def test_real_errors_survive_a_process_pool(processes: ProcessPoolExecutor, make_error: Callable[[], SDKError]) -> None:
+def test_error_of_a_real_call_through_a_process_pool_comes_back_whole(
+    processes: ProcessPoolExecutor, make_error: Callable[[], SDKError]
+) -> None:
     """Errors of real calls do, too, with details, headers and the partial response."""
     error = make_error()
     assert portrait(processes.submit(there_and_back, error).result(60)) == portrait(error)
 
 
 @pytest.mark.parametrize("make_error", REAL, ids=lambda make_error: make_error.__name__)
-def test_copies(make_error: Callable[[], SDKError]) -> None:
+def test_error_copied_or_pickled_equals_the_original(make_error: Callable[[], SDKError]) -> None:
     """Copies and pickles of every protocol are equal in all that is public."""
     error = make_error()
     copies = [copy.copy(error), copy.deepcopy(error)]
@@ -156,7 +163,7 @@ def test_copies(make_error: Callable[[], SDKError]) -> None:
     assert portrait(again) == portrait(error)
 
 
-def test_what_an_error_carries() -> None:
+def test_error_from_a_response_carries_all_the_server_said() -> None:
     """All that the server said is on the exception."""
     error = failing()
     assert (error.status_code, error.request_id, error.retry_after) == (429, "req-1", 7.0)
@@ -169,7 +176,7 @@ def test_what_an_error_carries() -> None:
     assert error.message.endswith(": m (type t, code c, param p, request id req-1)")
 
 
-def test_no_secret_travels() -> None:
+def test_error_pickled_after_a_call_holds_no_key_or_cookies() -> None:
     """A pickle holds neither key nor cookies."""
     data = pickle.dumps(failing())
     assert b"sk-secret-key" not in data
@@ -177,12 +184,12 @@ def test_no_secret_travels() -> None:
     assert pickle.loads(data).raw_response is None
 
 
-def test_headers_are_found_in_any_case_after_a_journey() -> None:
+def test_error_headers_after_pickling_are_found_in_any_case() -> None:
     """The headers stay what they were."""
     assert pickle.loads(pickle.dumps(failing())).headers["X-REQUEST-ID"] == "req-1"
 
 
-def test_errors_without_a_response() -> None:
+def test_error_without_a_response_has_no_status_and_names_the_host() -> None:
     """What there was no response for has no status, and says which host and what failed."""
     error = unreachable()
     assert (error.status_code, error.body, error.raw_response, error.request_id) == (None, "", None, None)
@@ -192,7 +199,7 @@ def test_errors_without_a_response() -> None:
     assert error.__cause__ is not None
 
 
-def test_the_partial_response_is_a_response() -> None:
+def test_error_partial_of_an_interrupted_stream_is_a_completion_response() -> None:
     """What had come is collected into the model that a whole response would be."""
     partial = interrupted().partial
     assert type(partial) is shared.CreateCompletionResponse
@@ -200,7 +207,7 @@ def test_the_partial_response_is_a_response() -> None:
     assert partial.choices[0].logprobs == shared.CreateCompletionResponseChoicesLogprobs(tokens=["a"])
 
 
-def test_errors_can_be_made_by_hand() -> None:
+def test_error_made_from_a_message_alone_has_empty_details() -> None:
     """A user's own tests make errors from a message alone."""
     error = errors.RateLimitError("slow down")
     assert (str(error), error.status_code, error.body, error.code) == ("slow down", None, "", None)
@@ -215,7 +222,75 @@ class MyError(errors.RateLimitError):
         self.tenant = tenant
 
 
-def test_a_subclass_survives_too() -> None:
+def test_error_subclass_with_its_own_constructor_is_pickled_whole() -> None:
     """A class with another constructor and attributes of its own is pickled as well."""
     error = pickle.loads(pickle.dumps(MyError("acme")))
     assert (type(error), error.tenant, str(error)) == (MyError, "acme", "acme is out of budget")
+
+
+CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
+
+
+def find_key() -> Security:
+    """Find a key, wherever this runs."""
+    return Security(api_key_auth=f"found-{os.environ.get('KEY_SUFFIX', 'here')}")
+
+
+def fail(s: gpt.Gpt, stream: bool) -> None:
+    """Make a call that fails, in whichever process."""
+    response = s.completions.create_completion(request(stream=stream))
+    if response.completion_stream is not None:
+        response.completion_stream.collect()
+
+
+CASES = {
+    "status": (
+        json_response(
+            {"error": {"message": "no", "code": "c", "type": "t", "param": "p"}},
+            429,
+            retry_after="200",
+            x_request_id="r",
+        ),
+        False,
+    ),
+    "unreadable": (json_response(b"<html>"), False),
+    "cut": (json_response(OK.body, cut=True), False),
+    "stream": (sse_response(CHUNK, CHUNK, done=False), True),
+    "stream error": (sse_response(CHUNK, {"error": {"message": "boom", "code": 503}}), True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_error_pickled_in_a_worker_process_keeps_class_and_fields(processes: ProcessPoolExecutor, name: str) -> None:
+    """An error raised in another process arrives with its class, message, fields and partial response, without keys."""
+    response, stream = CASES[name]
+    with ScriptedServer() as server:
+        server.reply(response)
+        s = make(server.url, security=find_key)
+        here = processes.submit(fail, s, stream).exception(60)
+        with pytest.raises(errors.SDKError) as caught:
+            fail(s, stream)
+        there = caught.value
+    assert isinstance(here, errors.SDKError)
+    assert type(here) is type(there)
+    fields = ("message", "status_code", "body", "request_id", "retry_after", "code", "type", "param", "partial", "args")
+    assert [getattr(here, field) for field in fields] == [getattr(there, field) for field in fields]
+    assert str(here) == str(there)
+    assert here.raw_response is None
+    assert here.headers.get("X-REQUEST-ID") == here.request_id
+    again = pickle.loads(pickle.dumps(here))
+    assert (type(again), str(again), again.partial) == (type(here), str(here), here.partial)
+    assert b"found-here" not in pickle.dumps(there)
+
+
+ALL_ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)]
+
+
+@pytest.mark.parametrize("cls", ALL_ERRORS)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_error_of_every_class_pickled_is_equal(cls: type[errors.SDKError], protocol: int) -> None:
+    """Each class, made as a user would in a test, comes back the same."""
+    error = cls("message", 418, '{"error": {"code": 7}}')
+    error.partial = shared.CreateCompletionResponse(choices=[])
+    back = pickle.loads(pickle.dumps(error, protocol))
+    assert (type(back), str(back), back.status_code, back.code, back.partial) == (cls, "message", 418, 7, error.partial)

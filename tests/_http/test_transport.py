@@ -37,7 +37,7 @@ RAW_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
 @pytest.mark.parametrize("stream", [False, True])
-def test_retries_taken(failures: int, stream: bool) -> None:
+def test_retries_taken_counts_failed_attempts_with_the_same_body(failures: int, stream: bool) -> None:
     """A response says how many attempts failed before it; each attempt has the same body on the same connection."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(*[BUSY] * failures, STREAM if stream else OK)
@@ -47,7 +47,7 @@ def test_retries_taken(failures: int, stream: bool) -> None:
         assert len(server.requests) == failures + 1
 
 
-def test_two_retries_are_the_default() -> None:
+def test_retry_by_default_happens_twice_and_raises_the_last_error() -> None:
     """The third failure is the caller's; its error is the last response's."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(BUSY, BUSY, json_response({"error": "last"}, 500), OK)
@@ -58,7 +58,7 @@ def test_two_retries_are_the_default() -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 529])
-def test_retried_statuses(status: int) -> None:
+def test_retry_given_a_busy_or_broken_status_is_made(status: int) -> None:
     """A request to a busy or broken server is retried."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(status), OK)
@@ -66,7 +66,7 @@ def test_retried_statuses(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422, 424])
-def test_final_statuses(status: int) -> None:
+def test_retry_given_a_final_status_is_not_made(status: int) -> None:
     """What would only fail again is sent once, whatever its `Retry-After` says."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(status, [("retry-after", "Zun, soon")]), OK)
@@ -77,7 +77,7 @@ def test_final_statuses(status: int) -> None:
 
 
 @pytest.mark.parametrize("wish", ["true", "false"])
-def test_the_servers_wish(wish: str) -> None:
+def test_retry_follows_the_x_should_retry_header(wish: str) -> None:
     """`x-should-retry` turns a 400 into a retry and a 503 into none."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response({}, 400 if wish == "true" else 503, x_should_retry=wish), OK)
@@ -90,7 +90,7 @@ def test_the_servers_wish(wish: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["code", "type"])
-def test_a_used_up_quota_is_not_retried(field: str) -> None:
+def test_retry_given_a_used_up_quota_is_not_made(field: str) -> None:
     """A 429 for money is final and says what to do."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response({"error": {"message": "quota", field: "insufficient_quota"}}, 429), OK)
@@ -107,7 +107,7 @@ def date_in(seconds: int) -> str:
 @pytest.mark.parametrize(
     "header", [("retry-after", "121"), ("retry-after-ms", "120001"), ("retry-after", date_in(1000))]
 )
-def test_an_overlong_wait_is_the_callers(header: tuple[str, str]) -> None:
+def test_retry_after_longer_than_120_s_raises_at_once(header: tuple[str, str]) -> None:
     """Beyond 120 s the error comes at once and tells how long the server wants to be left alone."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(429, [header]), OK)
@@ -121,7 +121,7 @@ def test_an_overlong_wait_is_the_callers(header: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("header", [("retry-after", "120"), ("retry-after-ms", "120000")])
-def test_a_wait_within_the_bound_is_waited_for(header: tuple[str, str]) -> None:
+def test_retry_after_of_120_s_is_within_the_bound(header: tuple[str, str]) -> None:
     """120 s are waited for: a deadline that is shorter makes the error come at once, one retry earlier."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(429, [header]), OK)
@@ -132,7 +132,7 @@ def test_a_wait_within_the_bound_is_waited_for(header: tuple[str, str]) -> None:
         assert len(server.requests) == 1
 
 
-def test_now_means_now() -> None:
+def test_retry_after_ms_of_zero_retries_at_once() -> None:
     """`retry-after-ms: 0` retries at once, whatever the back-off and the other header say."""
     slow = RetryConfig(backoff=BackoffStrategy(initial_interval=3_600_000, max_interval=3_600_000))
     with ScriptedServer() as server, make(server.url, retry_config=slow) as s:
@@ -140,7 +140,7 @@ def test_now_means_now() -> None:
         assert create(s).retries_taken == 1
 
 
-def test_no_retry_begins_after_the_elapsed_time() -> None:
+def test_retry_wait_beyond_max_elapsed_time_is_not_begun() -> None:
     """A wait that would end later than `max_elapsed_time` is not begun."""
     config = RetryConfig(backoff=BackoffStrategy(initial_interval=500, max_elapsed_time=100))
     with ScriptedServer() as server, make(server.url, retry_config=config) as s:
@@ -151,7 +151,7 @@ def test_no_retry_begins_after_the_elapsed_time() -> None:
 
 
 @pytest.mark.parametrize(("config", "attempts"), [(ONCE, 1), (RetryConfig(max_retries=0), 1), (PATIENT, 5)])
-def test_settings_of_client_and_call(config: RetryConfig, attempts: int) -> None:
+def test_retry_config_of_client_or_call_sets_the_number_of_attempts(config: RetryConfig, attempts: int) -> None:
     """The client's settings hold for every call, a call's own for that one."""
     with ScriptedServer() as server:
         server.reply(BUSY)
@@ -162,7 +162,7 @@ def test_settings_of_client_and_call(config: RetryConfig, attempts: int) -> None
             assert len(server.requests) - before == attempts
 
 
-def test_retries_are_on_by_default() -> None:
+def test_retry_without_settings_is_on() -> None:
     """A client without settings retries; the call's `UNSET` means the client's."""
     with ScriptedServer() as server, gpt.Gpt(server_url=server.url) as s:
         server.reply(json_response({}, 500, retry_after_ms="1"), OK)
@@ -187,14 +187,14 @@ def flaky(failures: int, fail: Any) -> Any:
 
 @pytest.mark.parametrize("fail", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("own", [True, False])
-def test_a_connection_lost_before_the_response_is_retried(fail: Any, own: bool) -> None:
+def test_connection_lost_before_the_response_is_retried(fail: Any, own: bool) -> None:
     """A reset or an end before the headers are there is retried, on either session."""
     with RawServer(flaky(2, fail)) as server:
         s = make(server.url, client=None if own else requests.Session())
         assert create(s).retries_taken == 2
 
 
-def test_a_server_that_comes_back() -> None:
+def test_connection_refused_is_retried_until_the_server_listens() -> None:
     """Refused connections are retried until the server listens again."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -208,7 +208,7 @@ def test_a_server_that_comes_back() -> None:
         timer.join()
 
 
-def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
+def test_connection_closed_while_idle_does_not_fail_the_next_call() -> None:
     """After the server dropped what was idle, the next call works, by a retry at most."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(OK)
@@ -218,7 +218,7 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing() -> None:
         assert len(server.requests) == 2
 
 
-def test_connection_errors_can_be_left_alone() -> None:
+def test_retry_connection_errors_false_sends_once() -> None:
     """`retry_connection_errors=False` sends once."""
     config = RetryConfig(backoff=QUICK.backoff, retry_connection_errors=False)
     with RawServer(flaky(1, reset)) as server, make(server.url, retry_config=config) as s:
@@ -228,7 +228,7 @@ def test_connection_errors_can_be_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("enabled", "attempts"), [(False, 1), (True, 3)])
-def test_read_timeouts_are_retried_only_if_enabled(enabled: bool, attempts: int) -> None:
+def test_timeout_while_reading_is_retried_only_if_enabled(enabled: bool, attempts: int) -> None:
     """A server that is late may be working, and billing: the request is not retried unless the caller says so."""
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=enabled)
     with silent_server() as server:
@@ -247,7 +247,7 @@ def test_read_timeouts_are_retried_only_if_enabled(enabled: bool, attempts: int)
         b"<html>\n",
     ],
 )
-def test_garbage_is_not_retried(garbage: bytes) -> None:
+def test_response_that_is_not_http_is_not_retried(garbage: bytes) -> None:
     """What is not HTTP will not become HTTP: one attempt, and a typed error."""
 
     def response(conn: socket.socket, _: int) -> None:
@@ -260,7 +260,7 @@ def test_garbage_is_not_retried(garbage: bytes) -> None:
         assert server.connections == 1
 
 
-def test_nothing_is_retried_once_the_response_has_begun() -> None:
+def test_response_cut_short_is_not_retried() -> None:
     """A body that breaks off is an error, not another bill."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(json_response(COMPLETION, cut=True))
@@ -274,7 +274,7 @@ def test_nothing_is_retried_once_the_response_has_begun() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("own", [True, False])
-def test_failed_attempts_leave_no_connection_behind(stream: bool, own: bool) -> None:
+def test_connection_of_a_failed_attempt_is_closed_with_the_client(stream: bool, own: bool) -> None:
     """Errors, retried or not, read or not, leave nothing open when the client closes."""
     session = None if own else requests.Session()
     big = json_response({"error": {"message": "x" * 3_000_000}}, 500)
@@ -295,7 +295,7 @@ def test_failed_attempts_leave_no_connection_behind(stream: bool, own: bool) -> 
         server.wait_open(0)
 
 
-def test_failed_attempts_give_their_connection_back() -> None:
+def test_connection_of_a_failed_attempt_is_reused() -> None:
     """Five errors, one connection: their bodies are read, and the next attempt uses the same."""
     with ScriptedServer() as server, make(server.url, retry_config=PATIENT) as s:
         server.reply(*[BUSY] * 4, OK)
@@ -304,7 +304,7 @@ def test_failed_attempts_give_their_connection_back() -> None:
         assert server.connections == 1
 
 
-def test_a_retried_timeout_closes_its_connection() -> None:
+def test_timeout_that_is_retried_closes_its_connection() -> None:
     """Attempts that ran out of time leave nothing open."""
     config = RetryConfig(backoff=QUICK.backoff, retry_read_timeouts=True)
     with silent_server() as server, make(server.url, retry_config=config, timeout=0.05) as s:
@@ -314,7 +314,7 @@ def test_a_retried_timeout_closes_its_connection() -> None:
         assert server.open_connections == 0
 
 
-def test_each_attempt_asks_for_its_own_key() -> None:
+def test_callable_key_is_called_for_each_attempt() -> None:
     """A key that was rotated during the wait is used at once."""
     keys = iter(["first", "second"])
     with ScriptedServer() as server, make(server.url, security=lambda: shared.Security(api_key_auth=next(keys))) as s:
@@ -323,7 +323,7 @@ def test_each_attempt_asks_for_its_own_key() -> None:
         assert [sent.header("authorization") for sent in server.requests] == ["Bearer first", "Bearer second"]
 
 
-def test_a_retry_is_the_same_request() -> None:
+def test_retry_sends_the_same_request() -> None:
     """No attempt carries a header that the first did not: no counter, no idempotency key."""
     with ScriptedServer() as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:
         server.reply(BUSY, BUSY, OK)
