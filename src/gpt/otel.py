@@ -6,7 +6,7 @@
 
 Needs the extra `otel`. Names of spans, attributes and metrics are those of `opentelemetry-util-genai`, so that they
 change with the conventions and not with this package. Prompts and completions are recorded only where
-`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` asks for it. Must not import anything that a client needs.
+`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` turns it on. Must not import anything that a client needs.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _texts_of(prompt: Any) -> list[str]:
 
 
 def _fail(invocation: InferenceInvocation, error: BaseException) -> None:
-    """End a span with an error: its class and status; its message, which may repeat a prompt, only where asked for."""
+    """End a span with an error: its class and status; its message, which may repeat a prompt, only with content."""
     kind = type(error).__name__
     status = error.status_code if isinstance(error, errors.SDKError) else None
     message = str(error) if invocation.should_capture_content else kind if status is None else f"{kind} {status}"

@@ -73,7 +73,7 @@ FORMS = "expected a string or a list of strings or a list of integers or a list 
     ids=str,
 )
 def test_schema_load_of_an_invalid_prompt_is_refused_with_what_came(prompt: Any, got: str) -> None:
-    """Mixed and misshapen prompts are refused; the message has the forms and what came."""
+    """Mixed and ill-formed prompts are refused; the message has the forms and what came."""
     assert complaints({"model": "m", "prompt": prompt}) == {"prompt": [f"{FORMS} {got}"]}
 
 

@@ -76,12 +76,12 @@ def test_retry_given_a_final_status_is_not_made(status: int) -> None:
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("wish", ["true", "false"])
-def test_retry_follows_the_x_should_retry_header(wish: str) -> None:
+@pytest.mark.parametrize("header", ["true", "false"])
+def test_retry_follows_the_x_should_retry_header(header: str) -> None:
     """`x-should-retry` turns a 400 into a retry and a 503 into none."""
     with ScriptedServer() as server, make(server.url) as s:
-        server.reply(json_response({}, 400 if wish == "true" else 503, x_should_retry=wish), OK)
-        if wish == "true":
+        server.reply(json_response({}, 400 if header == "true" else 503, x_should_retry=header), OK)
+        if header == "true":
             assert create(s).retries_taken == 1
         else:
             with pytest.raises(errors.InternalServerError):

@@ -72,7 +72,7 @@ def test_stream_error_in_samples_w30_to_w33_raises_the_class_of_its_status(
     came, error = fail(sse_response(b'data: {"choices":[{"text":"A"}]}\n\n', wire(f"{sample}.sse"), done=False))
     assert type(error) is kind
     assert error.status_code == status
-    assert error.message.endswith(f"answered 200 with an error inside: {said}")
+    assert error.message.endswith(f"responded with 200 and an error inside: {said}")
     assert came[0] == "A"
     assert partial_text(error) == "".join(text or "" for text in came)
 

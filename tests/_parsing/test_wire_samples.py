@@ -246,7 +246,7 @@ def test_response_w16_w17_with_an_error_and_status_200_raises_the_error() -> Non
     """A body with an error raises it, with the class of the status that it names."""
     error = refuse(json_response(wire("w16.json")))
     assert (type(error), error.status_code, error.code) == (InternalServerError, 502, 502)
-    assert "answered 200 with an error inside: Provider returned error (code 502)" in error.message
+    assert "responded with 200 and an error inside: Provider returned error (code 502)" in error.message
     error = refuse(json_response(wire("w17.json")))
     assert (type(error), error.status_code) == (APIStatusError, 200)
     assert "Unexpected endpoint or method. (POST /completions)" in error.message
@@ -260,7 +260,7 @@ CAUSES = [
     (json_response({"choices": "x"}), "choices: expected a list of objects, got str 'x'", "another endpoint"),
     (json_response({"choices": ["x"]}), "choices[0]: expected an object, got str 'x'", ""),
     (json_response({"choices": [{"delta": {}}]}), "its choices have no text", "the chat endpoint"),
-    (json_response(b"data: {}\n\n"), "the body is not JSON", "the server streams although no stream was asked for"),
+    (json_response(b"data: {}\n\n"), "the body is not JSON", "the server streams although no stream was requested"),
 ]
 
 
@@ -271,7 +271,7 @@ def test_response_w18_w19_that_is_no_completion_raises_with_the_likely_cause(
     """A response that is no completion is refused with what is wrong, its first bytes and the likely cause."""
     error = refuse(response)
     assert type(error) is ResponseValidationError
-    assert "answered 200 (application/json), but " in error.message
+    assert "responded with 200 (application/json), but " in error.message
     assert problem in error.message
     assert repr(response.body[:80]) in error.message
     assert cause in error.message
@@ -283,7 +283,7 @@ def test_response_w20_of_pages_and_scalars_raises_validation_error(page: Any) ->
     """A page, nothing, or a bare value: status, content type and first bytes are shown."""
     error = refuse(page.response())
     assert type(error) is ResponseValidationError
-    assert f"answered 200 ({page.content_type or 'no content type'}), but" in error.message
+    assert f"responded with 200 ({page.content_type or 'no content type'}), but" in error.message
     assert ("it is empty" if not page.body else repr(page.body.encode()[:80])) in error.message
     assert ("Likely cause: a sign-in page" in error.message) == page.body.startswith("<")
 

@@ -1,4 +1,4 @@
-"""Runs over processes and a cluster: what travels, what comes back, what is built once, what survives a death."""
+"""Runs over processes and a cluster: what is pickled, what comes back, what is built once, what survives a death."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def nested(depth: int) -> list[Any]:
 def test_run_over_processes_with_a_request_too_deep_to_pickle_has_its_outcome(
     processes: Executor, server: ScriptedServer
 ) -> None:
-    """A request that cannot travel is its own outcome, whatever chunk it was in; the others are answered."""
+    """A request that cannot be pickled is its own outcome, whatever chunk it was in; the others are completed."""
     given = [request(prompt=str(n)) for n in range(10)]
     given[3] = request(additional_properties={"deep": nested(100_000)})
     outcomes = {outcome.index: outcome for outcome in bulk.run(make(server.url), given, executor=processes)}
@@ -276,7 +276,7 @@ if __name__ == "__main__":
 
 
 def test_run_over_processes_interrupted_loses_nothing_in_flight(server: ScriptedServer, tmp_path: Path) -> None:
-    """Ctrl-C on a terminal, which reaches all processes, ends chunks early; every answered request has its outcome."""
+    """Ctrl-C on a terminal, which reaches all processes, ends chunks early; every completed request has its outcome."""
     script = tmp_path / "sigint_run.py"
     script.write_text(SIGINT_RUN)
     go_on = threading.Event()

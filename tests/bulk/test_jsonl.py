@@ -31,7 +31,7 @@ def s(server: ScriptedServer) -> gpt.Gpt:
 
 
 def test_run_jsonl_batch_line_is_sent_and_answered(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
-    """A line of the Batch format is sent as its body says and answered in the Batch output format."""
+    """A line of the Batch format is sent as its body says and its response has the Batch output format."""
     body = {"usage": {"prompt_tokens": 3, "completion_tokens": 5}, "extra": [1.50, None], **COMPLETION}
     server.respond_with(lambda _: json_response(json.dumps(body, indent=2).encode(), x_request_id="req-1"))
     given = batch_line("a", max_tokens=0, top_k=40, suffix=None, logit_bias={"50256": -100})
@@ -362,7 +362,7 @@ def test_run_jsonl_retry_errors_replaces_failed_lines(s: gpt.Gpt, server: Script
 
 
 def test_run_jsonl_progress_is_told_after_every_line(s: gpt.Gpt, tmp_path: Path) -> None:
-    """Progress is told at the start and after every line, and its last word is the summary."""
+    """Progress is reported at the start and after every line, and the last report is the summary."""
     run_jsonl(s, write_batch(tmp_path / "in", 2), tmp_path / "out")
     told: list[Summary] = []
     summary = run_jsonl(s, write_batch(tmp_path / "in", 4), tmp_path / "out", progress=told.append)

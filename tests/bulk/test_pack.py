@@ -1,4 +1,4 @@
-"""Packs: which requests travel together, and that nobody can see it in what comes back."""
+"""Packs: which requests are sent together, and that outcomes do not show it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_run_in_packs_gives_what_single_requests_give(server: ScriptedServer, fi
         assert mine.request_id == "req-list"
         expected = sorted(single.result().choices, key=lambda choice: choice.index or 0)
         assert mine.result().choices == expected
-        assert mine.result().usage is None  # the server told the sum only
+        assert mine.result().usage is None  # the server sent the sum only
         assert mine.result().id == "c"
 
 
@@ -83,7 +83,7 @@ def test_run_in_packs_with_interleaved_parameters_sends_full_packs(server: Scrip
 
 
 def test_run_in_packs_with_unpackable_requests_sends_them_alone_or_not_at_all(server: ScriptedServer) -> None:
-    """A prompt that is a list of several, an unusable request and a stream travel alone, or not at all."""
+    """A prompt that is a list of several, an unusable request and a stream are sent alone, or not at all."""
     given = [*numbered(2), request(prompt=["a", "b"]), request(n="three"), request(stream=True), *numbered(2)]
     outcomes = by_index(bulk.run(make(server.url), given, batch_size=10))
 
@@ -94,7 +94,7 @@ def test_run_in_packs_with_unpackable_requests_sends_them_alone_or_not_at_all(se
 
 
 def test_run_in_packs_with_an_unwritable_prompt_completes_the_others(server: ScriptedServer) -> None:
-    """A lone surrogate in one prompt is that request's error, and the others of its pack are answered."""
+    """A lone surrogate in one prompt is that request's error, and the others of its pack are completed."""
     given = numbered(9)
     given[4].prompt = "\ud83d"
     outcomes = by_index(bulk.run(make(server.url), given, batch_size=9))
@@ -104,7 +104,7 @@ def test_run_in_packs_with_an_unwritable_prompt_completes_the_others(server: Scr
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_pack_of_64_with_one_bad_prompt_costs_at_most_12_more_requests(server: ScriptedServer, status: int) -> None:
-    """A refused pack is split in half until the guilty prompt is alone; the other 63 are answered."""
+    """A refused pack is split in half until the guilty prompt is alone; the other 63 are completed."""
     server.respond_with(refuse_bad(status, lambda prompt: prompt == "p37"))
     outcomes = by_index(bulk.run(make(server.url), numbered(64), batch_size=64, max_workers=1))
     assert [(outcome.index, outcome.status_code) for outcome in outcomes if outcome.error] == [(37, status)]
@@ -159,8 +159,8 @@ def test_server_responding_to_one_prompt_of_a_list_is_sent_single_prompts(server
 
     def respond_badly(received: Received) -> ScriptedResponse:
         prompts = prompts_of(received)
-        answered = prompts if kind == "same number" else prompts[:1]
-        choices = [{"text": f"{prompt}/0", "index": 0, "finish_reason": "stop"} for prompt in answered]
+        completed = prompts if kind == "same number" else prompts[:1]
+        choices = [{"text": f"{prompt}/0", "index": 0, "finish_reason": "stop"} for prompt in completed]
         return json_response({"choices": choices})
 
     server.respond_with(respond_badly)

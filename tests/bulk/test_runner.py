@@ -287,7 +287,7 @@ def test_run_with_repeated_rate_limits_sends_again_after_each(server: ScriptedSe
 def test_run_with_a_final_rate_limit_has_the_error_at_once(
     server: ScriptedServer, headers: dict[str, Any], code: str | None
 ) -> None:
-    """A 429 that asking again cannot mend is an outcome at once."""
+    """A 429 that no retry can help is an outcome at once."""
     server.respond_with(lambda _: json_response({"error": {"message": "no", "code": code}}, 429, **headers))
     [outcome] = bulk.run(make(server.url), [request()])
     assert isinstance(outcome.error, errors.RateLimitError)

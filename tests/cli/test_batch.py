@@ -186,7 +186,7 @@ def test_batch_wrong_key_writes_nothing(server: ScriptedServer, tmp_path: Path, 
 def test_batch_server_that_dies_stops_the_run(server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
     """A server that fails from some request on ends the run after --max-failures, without a failed line.
 
-    One worker: of two, one may hear of a failure while the other's success is still under way, and that failure is
+    One worker: of two, one may hear of a failure while the other's success is still in flight, and that failure is
     then rightly the request's own.
     """
     numbers = itertools.count()

@@ -45,6 +45,15 @@ def test_doctor_of_a_server_that_completes_nothing_exits_with_1(options: tuple[s
     assert "\x1b" not in result.stdout
 
 
+def test_doctor_of_a_server_that_is_down_names_no_exception() -> None:
+    """The table says what happened in the words of a shell, not of Python."""
+    with ScriptedServer() as server:
+        url = server.url
+    result = doctor("--server-url", url, "-m", "m")
+    assert "Connection refused" in result.stdout
+    assert "Error" not in result.stdout
+
+
 def test_doctor_without_model_and_several_listed_is_a_usage_error() -> None:
     """Several models and no --model is a usage error that names them."""
     with ScriptedServer() as server:

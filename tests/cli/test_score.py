@@ -86,6 +86,17 @@ def test_score_by_a_server_that_cannot_score_exits_with_1_and_prints_no_number(s
     assert "ignored echo" in result.stderr
 
 
+def test_score_by_a_server_that_is_down_names_no_exception(server: ScoringServer) -> None:
+    """A line that failed says so in the words of a shell, not of Python."""
+    url = server.url
+    server.close()
+    result = run("score", "-", "-m", "m", "--server-url", url, stdin="abc\n")
+    assert result.exit_code == 1
+    assert "line 1: no response from" in result.stderr
+    assert "Connection refused" in result.stderr
+    assert "Error" not in result.stderr
+
+
 @pytest.mark.parametrize("line", ["{", "5", '{"context": "a"}', '{"text": "a", "context": 1}'])
 def test_score_bad_line_is_named_by_number_and_starts_no_table(
     server: ScoringServer, tmp_path: Path, line: str
@@ -100,7 +111,7 @@ def test_score_bad_line_is_named_by_number_and_starts_no_table(
 
 
 def test_score_bad_line_does_not_end_the_run(server: ScoringServer, tmp_path: Path) -> None:
-    """Lines that cannot be scored are told with their numbers; the others are printed in their order."""
+    """Lines that cannot be scored are reported with their numbers; the others are printed in their order."""
     server.respond_with(echoing)
     (tmp_path / "t.jsonl").write_bytes(b'"ab"\n\n{\n"\xff"\n"cde"\n')
 

@@ -524,7 +524,7 @@ def test_score_iter_many_bad_texts_in_constant_memory(s: gpt.Gpt) -> None:
 def test_score_misuse_raises_before_anything_is_sent(
     server: ScoringServer, s: gpt.Gpt, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Misuse is told before anything is sent."""
+    """Misuse raises before anything is sent."""
     with pytest.raises(error, match=message):
         score(s, **arguments, model="m")
     assert server.posts == []

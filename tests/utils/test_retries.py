@@ -164,7 +164,7 @@ def test_should_retry_status_given_a_final_status_is_false(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "wish", "expected"),
+    ("status", "header", "expected"),
     [
         (400, "true", True),
         (400, " TRUE ", True),
@@ -174,9 +174,9 @@ def test_should_retry_status_given_a_final_status_is_false(status: int) -> None:
         (400, "", False),
     ],
 )
-def test_should_retry_status_given_x_should_retry_follows_it(status: int, wish: str, expected: bool) -> None:
+def test_should_retry_status_given_x_should_retry_follows_it(status: int, header: str, expected: bool) -> None:
     """`x-should-retry` decides over the status where it says true or false."""
-    assert should_retry_status(status, {"x-should-retry": wish}) is expected
+    assert should_retry_status(status, {"x-should-retry": header}) is expected
 
 
 @pytest.mark.parametrize("name", ["insufficient_quota", "credit_balance_exhausted"])

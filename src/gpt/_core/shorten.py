@@ -12,13 +12,13 @@ MAX_LENGTH = 1000
 
 _MAX_DEPTH = 8
 _LIMITS = ((24, 400), (3, 100), (1, 50))
-"""How many items and how many characters are shown, from the most generous try to the last."""
+"""How many items and how many characters are kept, from the most generous try to the last."""
 
 
 def shorten(instance: Any, base: type[Any]) -> str:
     """Return `Class(field=value, …)` of the set fields of a dataclass, in at most `MAX_LENGTH` characters.
 
-    Inside it, instances of `base` are shown in the same way unless they have a `__repr__` of their own.
+    Inside it, instances of `base` are shortened in the same way unless they have a `__repr__` of their own.
     """
     text = ""
     for items, characters in _LIMITS:
@@ -37,12 +37,12 @@ class _Shortener:
     def instance(self, value: Any, depth: int) -> str:
         """Return the fields that are set."""
         values = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
-        shown = (
+        rendered = (
             f"{name}={self._value(item, depth + 1)}"
             for name, item in values.items()
             if item is not None and not (isinstance(item, dict) and not item)
         )
-        return f"{type(value).__name__}({', '.join(shown)})"
+        return f"{type(value).__name__}({', '.join(rendered)})"
 
     def _value(self, value: Any, depth: int) -> str:
         if depth > _MAX_DEPTH:
@@ -58,8 +58,8 @@ class _Shortener:
             return f"{{{self._items(value.items(), len(value), lambda item: self._pair(item, depth + 1))}}}"
         if isinstance(value, self._base) and type(value).__repr__ is self._base.__repr__:
             return self.instance(value, depth + 1)
-        shown = repr(value)
-        return shown if len(shown) <= self._max_characters else f"{shown[: self._max_characters]}…"
+        rendered = repr(value)
+        return rendered if len(rendered) <= self._max_characters else f"{rendered[: self._max_characters]}…"
 
     def _text(self, value: str) -> str:
         if len(value) <= self._max_characters:
@@ -70,7 +70,7 @@ class _Shortener:
         return f"{self._value(pair[0], depth)}: {self._value(pair[1], depth)}"
 
     def _items(self, values: Iterable[Any], count: int, show: Callable[[Any], str]) -> str:
-        shown = [show(item) for item in islice(values, self._max_items)]
-        if count > len(shown):
-            shown.append(f"… {count - len(shown):,} more")
-        return ", ".join(shown)
+        rendered = [show(item) for item in islice(values, self._max_items)]
+        if count > len(rendered):
+            rendered.append(f"… {count - len(rendered):,} more")
+        return ", ".join(rendered)

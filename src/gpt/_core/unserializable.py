@@ -13,7 +13,7 @@ from .describe import describe_type
 MAX_DEPTH = 200
 """How many arrays and objects may stand inside each other, in all JSON that is read or written.
 
-What is accepted can then also be shown, compared, copied, pickled and written again, none of which raises a
+What is accepted can then also be displayed, compared, copied, pickled and written again, none of which raises a
 `RecursionError` at this depth: the interpreter's limit is 1,000 frames, `copy.deepcopy` takes two for each level, and
 orjson itself writes no more than 254 levels.
 """

@@ -1,4 +1,4 @@
-"""Server URLs: normalised once, joined by rule, shown without secrets."""
+"""Server URLs: normalised once, joined by rule, displayed without secrets."""
 
 from __future__ import annotations
 

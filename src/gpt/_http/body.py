@@ -84,7 +84,7 @@ def read_body(body: ResponseBody) -> bytes:
 
 
 def cache_content(response: Any, content: bytes) -> bytes:
-    """Store the body so that `response.content` returns it. (`response.content` itself reads in pieces of 10 KiB.)"""
+    """Store the body so that `response.content` returns it. (`response.content` itself reads in chunks of 10 KiB.)"""
     response._content = content
     response._content_consumed = True
     return content

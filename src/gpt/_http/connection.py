@@ -1,4 +1,4 @@
-"""Our own connections and pools: deadlines, interim responses, sending in one piece, idle connections without a lock.
+"""Our own connections and pools: deadlines, interim responses, sending in one segment, idle connections without a lock.
 
 All that leans on private parts of urllib3 (2.x) and http.client (3.10 to 3.14) in order to change them stands here;
 `lease.py` has what reads them. `tests/_http/test_connection.py` fails when one of them moves.
@@ -192,7 +192,7 @@ def _is_old(connection: Any) -> bool:
 
 
 class _ConnectionMixin:
-    """Mixed into urllib3's connections: sending under the read timeout and in one piece, connecting in time."""
+    """Mixed into urllib3's connections: sending under the read timeout and in one segment, connecting in time."""
 
     limits: Timeout | None = None
     """The timeouts of the call that uses the connection."""
@@ -301,7 +301,9 @@ class _ConnectionMixin:
             if self.proxy is not None or not self._speaks_plain_http():
                 raise
         # Outside of the except block: a timeout on its __context__ would be taken for what went wrong.
-        plain = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] the handshake was not answered, a plain request was")
+        plain = ssl.SSLError(
+            1, "[SSL: WRONG_VERSION_NUMBER] the server responds to a plain request, and not to a handshake"
+        )
         plain.reason = "WRONG_VERSION_NUMBER"
         raise plain
 

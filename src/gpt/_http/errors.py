@@ -138,7 +138,7 @@ def in_band_error(response: requests.Response, data: object, body: str) -> APISt
     details = read_error(mask(body, secrets))
     status = status_in(data)
     server_message = details.message or "an error without a message"
-    message = f"{host_of(response)} answered {response.status_code} with an error inside: {server_message}"
+    message = f"{host_of(response)} responded with {response.status_code} and an error inside: {server_message}"
     message = mask(message + _details_suffix(details, response, secrets), secrets)
     return status_error_class(status)(message, status or response.status_code, body, response)
 
@@ -149,7 +149,7 @@ def invalid_response(
     """Return the error for a response that is no completion."""
     secrets = sent_credentials(response)
     kind = _short(response.headers.get("Content-Type") or "no content type", secrets)
-    message = f"{host_of(response)} answered {response.status_code} ({kind}), but {problem}"
+    message = f"{host_of(response)} responded with {response.status_code} ({kind}), but {problem}"
     message += f"; it begins {_beginning(body, secrets)!r}" if body else "; it is empty"
     if request_id := headers.request_id(response.headers):
         message += f" (request id {_short(request_id, secrets)})"

@@ -103,7 +103,7 @@ def make_template(
     Args:
         configuration: the client's settings.
         address: the whole URL.
-        stream: whether a stream is asked for.
+        stream: whether a stream is requested.
         proxies: finds the proxies of a URL.
 
     Raises:

@@ -71,7 +71,7 @@ def _likely_cause_of_text(body: bytes) -> str:
     if head.startswith(b"<"):
         return "a sign-in page, a proxy, or a server URL that is not an API"
     if head.startswith((b"data:", b"event:", b":")):
-        return "the server streams although no stream was asked for"
+        return "the server streams although no stream was requested"
     return ""
 
 

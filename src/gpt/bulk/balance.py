@@ -82,7 +82,7 @@ class Servers:
         return min(server.throttle.remaining() for server in self._servers)
 
     def acquire(self) -> Server:
-        """Choose a server; wait while none may be asked, though for unreachable ones no longer than the run's patience.
+        """Choose a server; wait while none may get a request, for unreachable ones no longer than the run's patience.
 
         Raises:
             CancelledError: the run was stopped meanwhile, or all servers limit the rate and nobody waits here.

@@ -199,7 +199,7 @@ def _flatten(messages: Any, path: str = "") -> Iterator[str]:
 
 
 def _is_plainly_valid(body: Mapping[str, Any]) -> bool:
-    """Return whether the schema would take a body as it is; `False` means that the schema must be asked.
+    """Return whether the schema would take a body as it is; `False` means that the schema must check it.
 
     The schema costs some 130 µs a line and this about 3. Lists of one type, text or token ids, are the only values
     besides scalars that are looked into here.

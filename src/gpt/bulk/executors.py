@@ -90,7 +90,7 @@ class Unpicklable(Exception):
 
 
 class LocalWorkers:
-    """Threads, which are given a pack each."""
+    """Threads, which get a pack each."""
 
     def __init__(
         self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, executor: Executor | None
@@ -141,7 +141,7 @@ class LocalWorkers:
 
 
 class RemoteWorkers:
-    """Processes or machines, which are given a chunk each."""
+    """Processes or machines, which get a chunk each."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class RemoteWorkers:
         executor: Executor,
         chunksize: int | None,
     ) -> None:
-        """Prepare what travels.
+        """Pickle what every process must know.
 
         Raises:
             TypeError: a client holds a key or a session of the caller's; the message says what to do instead.

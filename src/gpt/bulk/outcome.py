@@ -12,10 +12,10 @@ class Outcome:
     """A completion or an error, and the request it belongs to. Can be pickled."""
 
     index: int
-    """The position of the request among those given, from 0."""
+    """The position of the request in the run, from 0."""
 
     request: CreateCompletionRequest
-    """The request as it was given."""
+    """The request, unchanged."""
 
     response: CreateCompletionResponse | None = None
     """The completion; `None` when there is an error."""

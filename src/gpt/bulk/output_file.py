@@ -1,6 +1,6 @@
 """The output file of a batch: locked, repaired, only ever appended to or replaced as a whole.
 
-Each line is handed to the system in one piece at once, so killing the process loses none; every few seconds and at the
+Each line is written at once and in one call, so killing the process loses none; every few seconds and at the
 end the file is forced to the disk, so that a power cut loses no more than those seconds.
 
 On Windows there is no lock: `msvcrt.locking` would keep others from reading the file, too.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -98,7 +98,7 @@ class Packer(Generic[T]):
 
 
 def merge(requests: Sequence[CreateCompletionRequest]) -> CreateCompletionRequest:
-    """Make the request that a pack travels as; one alone goes as it is."""
+    """Make the request that a pack is sent as; one alone stays as it is."""
     if len(requests) == 1:
         return requests[0]
     merged = copy.copy(requests[0])
@@ -126,7 +126,7 @@ def split_response(
     for choices in _by_prompt(whole.choices, order, n):
         for number, choice in enumerate(choices):
             choice.index = number
-        usage = _usage([choice.additional_properties for choice in choices])
+        usage = _usage(choices[0].additional_properties, (choice.additional_properties for choice in choices))
         extras = _own_extras(whole.additional_properties, len(parts))
         parts.append(
             codec.changed(
@@ -154,7 +154,7 @@ def split_body(body: bytes, count: int, n: int) -> list[tuple[bytes, Tokens]] | 
         own = [{**choice, "index": number} for number, choice in enumerate(choices)]
         fields = _own_extras(whole, len(parts))
         fields["choices"] = own
-        if (usage := _usage(own)) is not None or "usage" in whole:
+        if (usage := _usage(own[0], own)) is not None or "usage" in whole:
             fields["usage"] = usage
         parts.append(fields)
     tokens = _tokens([_counts(part.get("usage")) for part in parts], _counts(whole.get("usage")))
@@ -182,7 +182,9 @@ def _by_prompt(choices: Sequence[T], order: Sequence[int], n: int) -> Iterator[l
 
 def _own_extras(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
     """Copy what a response has beside its choices, without what is another prompt's."""
-    own = {name: value for name, value in fields.items() if name not in _FIRST_PROMPT_ONLY}
+    own = dict(fields)
+    for name in _FIRST_PROMPT_ONLY:
+        own.pop(name, None)
     filters = own.get("prompt_filter_results")  # Azure's, one for each prompt
     if isinstance(filters, list):
         own["prompt_filter_results"] = [
@@ -195,11 +197,13 @@ def _is_about(result: Mapping[str, Any], number: int) -> bool:
     return result.get("prompt_index") == number
 
 
-def _usage(choices: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+def _usage(first: Mapping[str, Any], choices: Iterable[Mapping[str, Any]]) -> dict[str, int] | None:
     """Count a prompt's own tokens where its choices list them (`return_token_ids` of vLLM)."""
-    prompt = choices[0].get("prompt_token_ids")
+    prompt = first.get("prompt_token_ids")
+    if not isinstance(prompt, list):
+        return None
     generated = [choice.get("token_ids") for choice in choices]
-    if not isinstance(prompt, list) or not all(isinstance(ids, list) for ids in generated):
+    if not all(isinstance(ids, list) for ids in generated):
         return None
     completion = sum(len(ids) for ids in generated if ids is not None)
     return {

@@ -406,15 +406,15 @@ def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]
     for name in options:
         if name not in _CALL_OPTIONS:
             raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")
-    given = {name: value for name, value in options.items() if value is not UNSET}
-    if "retries" in given:
-        check_retries(given["retries"], "retries")
-    if "timeout" in given:
-        parse_timeout(given["timeout"])
-    if "deadline" in given:
-        parse_seconds(given["deadline"], "deadline")
-    headers = check_headers(given.get("http_headers"))
+    passed = {name: value for name, value in options.items() if value is not UNSET}
+    if "retries" in passed:
+        check_retries(passed["retries"], "retries")
+    if "timeout" in passed:
+        parse_timeout(passed["timeout"])
+    if "deadline" in passed:
+        parse_seconds(passed["deadline"], "deadline")
+    headers = check_headers(passed.get("http_headers"))
     for name, value in headers.items():
         if not local and value is not None and is_credential(name):
             raise TypeError(f"http_headers: {name} is not sent to other processes; give security= a function")
-    return given
+    return passed

@@ -17,7 +17,8 @@ _WORTH_LOGGING = 1.0
 class Throttle:
     """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
 
-    A 429 that names its wait closes it for all calls to that server. The call ends, and the run asks again later.
+    A 429 that names its wait closes it for all calls to that server. The call ends, and the run sends the request again
+    later.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Throttle:
         self._changed = threading.Condition()
 
     def rate_limited(self, seconds: float) -> bool:
-        """Note that the server asks to wait; return whether the run asks again, so that the call need not."""
+        """Note a 429 with a wait; return whether the run sends the request again, so that the call need not."""
         if seconds > self._max_wait:
             return False
         self.hold(seconds)

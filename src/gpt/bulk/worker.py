@@ -268,7 +268,7 @@ class _Sending:
             self._replies[i] = Reply(error=error, status_code=status, request_id=request_id, held=held)
 
     def _learn_from_pair(self, number: int) -> None:
-        """Conclude that a server refuses lists when it refused two prompts together and answered both alone."""
+        """Conclude that a server refuses lists when it refused two prompts together and completed each alone."""
         for first in (number - 1, number):
             server = self._refused_pairs.get(first)
             if server is not None and server.accepts_lists is None and self._succeeded(first):

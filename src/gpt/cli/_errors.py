@@ -59,7 +59,7 @@ def _is_usage_error(error: Exception) -> bool:
 
 def _exit(error: Exception) -> typer.Exit:
     if isinstance(error, errors.SDKError):
-        note(f"gpt: {_for_the_shell(str(error))}")
+        note(f"gpt: {for_the_shell(str(error))}")
         return typer.Exit(1)
     if isinstance(error, OSError):
         note(f"gpt: {_with_filename(error)}")
@@ -68,7 +68,7 @@ def _exit(error: Exception) -> typer.Exit:
         note(f"gpt: {error}")
         return typer.Exit(1)
     if isinstance(error, ValueError):
-        note(f"gpt: {_for_the_shell(str(error))}")
+        note(f"gpt: {for_the_shell(str(error))}")
         return typer.Exit(2)
     # A `TypeError` is a wrong value of --extra, say, or a mistake of ours: only a traceback could tell.
     note(f"gpt: {type(error).__name__}: {error} (set GPT_DEBUG=1 to see the traceback)")
@@ -80,7 +80,7 @@ def _with_filename(error: OSError) -> object:
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
 
 
-def _for_the_shell(message: str) -> str:
+def for_the_shell(message: str) -> str:
     """Name options as this command has them: messages of the library are for people who write Python."""
     message = _PYTHON_EXCEPTION.sub("", _PYTHON_KEY.sub("", message))
     message = _PYTHON_URL.sub(r"--server-url \1", message)

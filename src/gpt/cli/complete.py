@@ -36,7 +36,7 @@ _REQUEST = "The request"
 _OUTPUT = "The output"
 
 VIEW_LOGPROBS = 5
-"""How many likely tokens --view asks for: as many as OpenAI allows."""
+"""How many likely tokens --view requests: as many as OpenAI allows."""
 
 
 def complete(

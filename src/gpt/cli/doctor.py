@@ -10,6 +10,7 @@ import typer
 from ..doctor import Report, probe
 from ..view.glyphs import printable
 from ._client import LOCAL_MODEL, Deadline, Header, Local, Model, ServerUrl, Timeout, Verbose, open_client
+from ._errors import for_the_shell
 from ._output import note, write
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def print_report(report: Report, console: Console) -> None:
     for title in ("check", "result", "what was seen"):
         table.add_column(title, overflow="fold", no_wrap=title != "what was seen")
     for check in report.checks:
-        table.add_row(Text(check.name), Text(check.result, _STYLES[check.result]), Text(printable(check.detail)))
+        detail = Text(printable(for_the_shell(check.detail)))
+        table.add_row(Text(check.name), Text(check.result, _STYLES[check.result]), detail)
     console.print(Text(printable(f"{report.model} at {report.server}"), "bold"), "", table, "", sep="\n")
     console.print(Text(f"batch_size={report.batch_size}    scoring: {report.scoring or 'not possible'}"))

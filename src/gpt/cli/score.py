@@ -30,6 +30,7 @@ from ._client import (
     find_model,
     open_clients,
 )
+from ._errors import for_the_shell
 from ._executors import Dask, MaxFailures, Processes, open_executor
 from ._output import note, write
 
@@ -161,7 +162,7 @@ class _Run:
         self._pulled: _Text | None = None
 
     def texts(self, lines: Iterable[bytes], context: str, *, jsonl: bool, named: bool | None) -> Iterator[_Text]:
-        """Read the texts as they are needed; blank lines are none, and bad ones are told."""
+        """Read the texts as they are needed; blank lines are none, and bad ones are reported."""
         index = 0
         for number, data in enumerate(lines, 1):
             try:
@@ -212,7 +213,7 @@ class _Run:
     def _fail(self, line: int, error: object) -> None:
         self.failed += 1
         if self.failed <= _SHOWN_FAILURES:
-            note(f"line {line}: {error}")
+            note(f"line {line}: {for_the_shell(str(error))}")
 
     def conclude(self, output: str | None) -> None:
         """Say on stderr what was done, where that is not to be seen."""

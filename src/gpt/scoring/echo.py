@@ -96,7 +96,7 @@ class Echoed:
         Args:
             prompt: what was sent.
             response: a completion with one choice.
-            max_tokens: how many tokens were asked for beyond the prompt.
+            max_tokens: how many tokens were to be generated after the prompt.
         """
         choice = response.choices[0]
         self._prompt = prompt
@@ -175,8 +175,8 @@ class Echoed:
     def _begin(self, aligned: Alignment | None, context: Sequence[int] | None, exact: bool) -> int | None:
         """Return the first token of the text, if that can be proven."""
         ids = _prompt_ids(self._response)
-        told = context is not None and ids is not None and len(ids) == len(self._tokens)
-        if told and ids[: len(context)] == list(context):  # type: ignore[index,arg-type]
+        has_ids = context is not None and ids is not None and len(ids) == len(self._tokens)
+        if has_ids and ids[: len(context)] == list(context):  # type: ignore[index,arg-type]
             return len(context)  # type: ignore[arg-type]
         if not self._prompt.context:
             if aligned is None:
@@ -224,7 +224,7 @@ def _rejects_zero(error: Exception | None) -> bool:
 
 
 def _prompt_ids(response: Any) -> list[int] | None:
-    """Return the token ids of the prompt, which vLLM tells when asked."""
+    """Return the token ids of the prompt, which vLLM sends with `return_token_ids`."""
     ids = response.choices[0].additional_properties.get("prompt_token_ids") if response.choices else None
     return ids if isinstance(ids, list) and all(type(each) is int for each in ids) else None
 

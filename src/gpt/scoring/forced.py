@@ -26,7 +26,7 @@ from .result import Score
 from .server import Piece, Server
 
 _ALTERNATIVES = 1000
-"""How many alternatives to ask for first where a token must be looked up; then as many as there are."""
+"""How many alternatives to request first where a token must be looked up; then as many as there are."""
 
 _CERTAIN = 100
 """The bias that leaves a single token: the largest that the API allows."""
@@ -121,9 +121,9 @@ def _rows(
     first = max(begin, 1)
     runs = work.runs(first)
     found: dict[int, _Row] = {}
-    asked = [(run, work.force(run)) for run in runs if work.is_forcible(run.start)]
-    outcomes = (yield [request for _, request in asked]) if asked else []
-    for (run, _), outcome in zip(asked, outcomes, strict=True):
+    forced = [(run, work.force(run)) for run in runs if work.is_forcible(run.start)]
+    outcomes = (yield [request for _, request in forced]) if forced else []
+    for (run, _), outcome in zip(forced, outcomes, strict=True):
         found.update(work.read_forced(run, outcome))
     missing = [position for position in range(first, len(pieces)) if position not in found]
     for count in (_ALTERNATIVES, server.vocabulary):

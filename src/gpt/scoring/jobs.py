@@ -1,6 +1,6 @@
 """The work on one text as a generator: it yields requests, is sent their outcomes, and returns the score.
 
-So a way of scoring says only what it asks and what it makes of the responses; `run` decides when and where requests
+So a method of scoring says only what it sends and what it makes of the responses; `run` decides when and where requests
 are sent, and many texts can be in flight at a time.
 """
 

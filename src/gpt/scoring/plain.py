@@ -32,7 +32,7 @@ def score_plainly(prompt: Prompt, response: Any, max_tokens: int) -> Score | Non
     Args:
         prompt: what was sent.
         response: a completion with one choice.
-        max_tokens: how many tokens were asked for beyond the prompt.
+        max_tokens: how many tokens were to be generated after the prompt.
     """
     choice = response.choices[0]
     lists = choice.logprobs

@@ -67,8 +67,8 @@ def score(
         logprobs: how many of the likeliest tokens to report at each position, for `Score.top_logprobs`.
         batch_size: how many texts may go into one request; 1 for servers that take a single prompt.
         max_workers: how many requests run at a time.
-        method: `"echo"` where the server repeats prompts, `"forced"` for llama.cpp's own server; `"auto"` asks the
-            server's `/models` once which one it is.
+        method: `"echo"` where the server repeats prompts, `"forced"` for llama.cpp's own server; `"auto"` finds out
+            from the server's `/models`, once, which one it is.
         max_length: score longer texts window by window, each of at most so many tokens, with one token of overlap;
             one less than the model's context. Texts (not token ids) need a server with `/tokenize`.
         executor: as for `bulk.run`: where requests are sent from instead of threads of our own.

@@ -15,7 +15,7 @@ Kind = Literal["text", "space", "newline", "tab", "mark"]
 
 
 class Glyph(NamedTuple):
-    """A piece of a token; a mark stands for something that has no shape of its own."""
+    """A part of a token; a mark stands for something that has no shape of its own."""
 
     kind: Kind
     text: str
@@ -27,16 +27,16 @@ _ZERO_WIDTH_JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _CONTROLS = {0: "NUL", 7: "BEL", 8: "BS", 11: "VT", 12: "FF", 13: "CR", 27: "ESC"}
 _MAX_CACHED_LENGTH = 64
-_PIECES = re.compile(r" +|\t|\r?\n|[^ \t\r\n]+|\r")
+_PARTS = re.compile(r" +|\t|\r?\n|[^ \t\r\n]+|\r")
 
 
 def glyphs(text: str) -> tuple[Glyph, ...]:
-    """Divide a text into pieces that can be shown."""
+    """Divide a text into parts that can be displayed."""
     return _cached_glyphs(text) if len(text) <= _MAX_CACHED_LENGTH else _split(text)
 
 
 def _split(text: str) -> tuple[Glyph, ...]:
-    return tuple(piece for match in _PIECES.finditer(text) for piece in _pieces(match[0]))
+    return tuple(glyph for match in _PARTS.finditer(text) for glyph in _glyphs_of(match[0]))
 
 
 # Tokens repeat, among the alternatives above all: the cache halves the time of a page. Longer texts are not tokens, and
@@ -44,7 +44,7 @@ def _split(text: str) -> tuple[Glyph, ...]:
 _cached_glyphs = lru_cache(maxsize=8192)(_split)
 
 
-def _pieces(text: str) -> Iterator[Glyph]:
+def _glyphs_of(text: str) -> Iterator[Glyph]:
     if text[0] == " ":
         yield Glyph("space", text)
     elif text == "\t":

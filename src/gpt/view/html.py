@@ -18,7 +18,7 @@ FRAGMENT_TOKENS = 2000
 """How many tokens a fragment shows, for a notebook keeps each output."""
 
 _CLASSES = {"space": "s", "newline": "n", "tab": "b", "mark": "m"}
-_NO_LOGPROBS = "The server sent no log-probabilities; ask with logprobs=5, or as many as it allows."
+_NO_LOGPROBS = "The server sent no log-probabilities; request logprobs=5, or as many as it allows."
 
 # The page runs no script and loads nothing, even if something in it should have slipped through the escaping.
 _PAGE = """\
@@ -109,7 +109,7 @@ def _facts(choice: CreateCompletionResponseChoices, tokens: list[Token]) -> str:
 
 
 def _body(choice: CreateCompletionResponseChoices, tokens: list[Token], limit: int) -> str:
-    text = "".join(_tokens(tokens[:limit])) if tokens else _pieces(glyphs(str(choice.text or "")))
+    text = "".join(_tokens(tokens[:limit])) if tokens else _glyphs(glyphs(str(choice.text or "")))
     note = "" if tokens else _NO_LOGPROBS
     if len(tokens) > limit:
         note = f"{len(tokens) - limit:,} more tokens: gpt.view.to_html(choice) gives a page with all of them."
@@ -119,7 +119,7 @@ def _body(choice: CreateCompletionResponseChoices, tokens: list[Token], limit: i
 def _tokens(tokens: list[Token]) -> Iterator[str]:
     for number, (token, shape) in enumerate(zip(tokens, token_glyphs(tokens), strict=True), 1):
         css = f"t l{level(token.logprob)}"
-        yield f'<span class="{css}" tabindex="0">{_pieces(shape)}{_details(number, token, shape)}</span>'
+        yield f'<span class="{css}" tabindex="0">{_glyphs(shape)}{_details(number, token, shape)}</span>'
 
 
 def _details(number: int, token: Token, shape: tuple[Glyph, ...]) -> str:
@@ -134,7 +134,7 @@ def _details(number: int, token: Token, shape: tuple[Glyph, ...]) -> str:
     return "".join(
         [
             f'<span class="a" role="tooltip" hidden><span class="h">Token {number} · {logprob}</span>',
-            *(_row(pieces, probability(each.logprob), own=same) for each, pieces, same in rows),
+            *(_row(other, probability(each.logprob), own=same) for each, other, same in rows),
             f'<span class="r rest"><span>all others</span><span>{percent(rest)}</span></span>'
             if token.alternatives and token.logprob is not None
             else "",
@@ -147,23 +147,23 @@ def _is_same(one: Alternative, other: Alternative) -> bool:
     return one.text == other.text and (one.raw is None or other.raw is None or one.raw == other.raw)
 
 
-def _row(pieces: tuple[Glyph, ...], chance: float | None, *, own: bool) -> str:
+def _row(shape: tuple[Glyph, ...], chance: float | None, *, own: bool) -> str:
     css = "r own" if own else "r"
     bar = f' style="--p:{chance:.1%}"' if chance else ""
-    return f'<span class="{css}"{bar}><bdi>{_pieces(pieces, inline=True)}</bdi><span>{percent(chance)}</span></span>'
+    return f'<span class="{css}"{bar}><bdi>{_glyphs(shape, inline=True)}</bdi><span>{percent(chance)}</span></span>'
 
 
-def _pieces(pieces: tuple[Glyph, ...], *, inline: bool = False) -> str:
+def _glyphs(shape: tuple[Glyph, ...], *, inline: bool = False) -> str:
     """Write glyphs; `inline` shows a newline without beginning a line."""
     written = []
-    for kind, text in pieces:
+    for kind, text in shape:
         text = "" if inline and kind == "newline" else escape(text)
         written.append(text if kind == "text" else f'<i class="{_CLASSES[kind]}">{text}</i>')
     return "".join(written)
 
 
-def _plain(pieces: tuple[Glyph, ...]) -> str:
-    return escape("".join(text for _, text in pieces))
+def _plain(shape: tuple[Glyph, ...]) -> str:
+    return escape("".join(text for _, text in shape))
 
 
 def _signed(number: float) -> str:

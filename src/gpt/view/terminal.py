@@ -116,12 +116,12 @@ def _wrap(head: str, alternatives: list[str], width: int) -> Iterator[str]:
     """Yield the head with its alternatives, each of which stays whole; lines after the first are indented."""
     line = head
     for n, alternative in enumerate(alternatives):
-        piece = f"{'' if n else '  or '}{alternative}{',' * (n < len(alternatives) - 1)}"
-        if _columns(line) + 1 + _columns(piece) > width:
+        listed = f"{'' if n else '  or '}{alternative}{',' * (n < len(alternatives) - 1)}"
+        if _columns(line) + 1 + _columns(listed) > width:
             yield f"{line}\n"
-            line = " " * _INDENT + piece.lstrip()
+            line = " " * _INDENT + listed.lstrip()
         else:
-            line += f"{' ' * (n > 0)}{piece}"
+            line += f"{' ' * (n > 0)}{listed}"
     yield f"{line}\n"
 
 
@@ -136,17 +136,17 @@ def _columns(text: str) -> int:
     return cell_len(text)
 
 
-def _cell(pieces: tuple[Glyph, ...]) -> str:
-    return f"‘{_write(pieces).replace(chr(10), '')}’"
+def _cell(shape: tuple[Glyph, ...]) -> str:
+    return f"‘{_write(shape).replace(chr(10), '')}’"
 
 
-def _write(pieces: tuple[Glyph, ...]) -> str:
-    return "".join(_glyph(piece) for piece in pieces)
+def _write(shape: tuple[Glyph, ...]) -> str:
+    return "".join(_glyph(glyph) for glyph in shape)
 
 
-def _glyph(piece: Glyph) -> str:
-    if piece.kind == "space":
-        return "·" * len(piece.text)
-    if piece.kind == "mark":
-        return f"<{piece.text}>"
-    return {"newline": "⏎\n", "tab": "→   "}.get(piece.kind, piece.text)
+def _glyph(glyph: Glyph) -> str:
+    if glyph.kind == "space":
+        return "·" * len(glyph.text)
+    if glyph.kind == "mark":
+        return f"<{glyph.text}>"
+    return {"newline": "⏎\n", "tab": "→   "}.get(glyph.kind, glyph.text)
