@@ -392,7 +392,7 @@ def test_copy_repeated_leaves_no_objects_behind() -> None:
 
     def live() -> Counter[type]:
         gc.collect()
-        return Counter(type(each) for each in gc.get_objects() if isinstance(each, DefaultSession | Completions))
+        return Counter(type(each) for each in gc.get_objects() if issubclass(type(each), DefaultSession | Completions))
 
     with make("http://127.0.0.1:9/v1") as s:
         before = live()

@@ -186,6 +186,10 @@ class IdleConnections:
         """Return how many there are."""
         return len(self._stack)
 
+    def empty(self) -> bool:
+        """Return whether there are none, as vcrpy wants to know (of `HTTPConnectionPool.pool`, in 8.x)."""
+        return not self._stack
+
 
 def _is_old(connection: Any) -> bool:
     return bool(time.monotonic() - connection.idle_since > _MAX_IDLE_SECONDS)
