@@ -309,7 +309,10 @@ class Run(Generic[Tag]):
                 again.append(task)
             else:
                 self._ready.append((task, reply))
-                self._count_failure(reply.error)
+                if reply.error is None:
+                    self._failures = 0
+                else:
+                    self._count_failure(reply.error)
         if again and not self._stopped:
             self._again.append(again)
 
@@ -326,7 +329,7 @@ class Run(Generic[Tag]):
             return False
         return self._may_retry and time.monotonic() - task.started + seconds <= self._max_wait
 
-    def _count_failure(self, error: Exception | None) -> None:
+    def _count_failure(self, error: Exception) -> None:
         culprit = blame(error)
         if culprit == "request":
             self._failures = 0
@@ -379,7 +382,9 @@ def _is_stream(request: Any) -> bool:
     if not isinstance(request, CreateCompletionRequest):
         return False
     extras = request.additional_properties
-    return bool(extras["stream"]) if isinstance(extras, Mapping) and "stream" in extras else bool(request.stream)
+    if extras and isinstance(extras, Mapping) and "stream" in extras:
+        return bool(extras["stream"])
+    return bool(request.stream)
 
 
 def _check_clients(s: object) -> Sequence[Gpt]:

@@ -41,7 +41,7 @@ class Throttle:
         self._turns_away = turns_away
         self._clock = clock
         self._name = name
-        self._opens_at = clock()
+        self._opens_at = 0.0  # never held
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -55,14 +55,15 @@ class Throttle:
     def hold(self, seconds: float) -> None:
         """Hold everybody back for at least this many seconds from now."""
         with self._changed:
-            opens_at = self._clock() + max(seconds, _SHORTEST_HOLD)
-            if opens_at > self._opens_at + _WORTH_LOGGING:
+            now = self._clock()
+            opens_at = now + max(seconds, _SHORTEST_HOLD)
+            if opens_at > max(self._opens_at, now) + _WORTH_LOGGING:
                 logger.info("rate limited by %s: nothing is sent there for %.1f s", self._name, seconds)
             self._opens_at = max(self._opens_at, opens_at)
 
     def remaining(self) -> float:
         """Return the seconds for which everybody is still held back, 0 for none."""
-        return max(0.0, self._opens_at - self._clock())
+        return max(0.0, self._opens_at - self._clock()) if self._opens_at else 0.0
 
     def wait(self) -> None:
         """Wait until nobody is held back.

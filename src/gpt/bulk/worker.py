@@ -26,9 +26,9 @@ _MAYBE_REFUSED = (500, 501)
 _NOT_ALLOWED = (401, 403, 404, 429)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Reply:
-    """What became of one request."""
+    """What became of one request. Not frozen: one is made for each prompt, and that would take three times as long."""
 
     response: CreateCompletionResponse | None = None
     body: bytes = b""
