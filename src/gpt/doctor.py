@@ -43,7 +43,7 @@ _LLAMA_CPP_PYTHON = "me"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a server honours or does not."""
+    """The result of one check of a server."""
 
     name: str
     """What was looked at, such as `lists`."""
@@ -73,7 +73,7 @@ class Report:
     """The `batch_size` that fits `gpt.bulk`: 1 where the server does not take lists of prompts."""
 
     scoring: Literal["echo", "forced"] | None
-    """The `method` of `gpt.scoring` that fits; `None` where the server cannot score."""
+    """The `method` to use with `gpt.scoring`; `None` if the server cannot score."""
 
     requests: int
     """How many requests were sent."""
@@ -168,7 +168,7 @@ class _Prober:
         )
 
     def _run(self, name: str, step: Callable[[], Check | tuple[Check, ...]]) -> Check | tuple[Check, ...]:
-        """Make a check; whatever the server does instead of responding is its result."""
+        """Run a check; an error becomes its result."""
         try:
             return step()
         except errors.APIStatusError as error:

@@ -64,13 +64,13 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
             model: the name of the model, as the server knows it.
             client: the client, yours to close; without it, one of `base_url`.
             base_url: the server's base URL, up to `/v1`; without it `OPENAI_BASE_URL`.
-            prefix_token: what comes before a text without a context, as text; the model's end-of-text token, such as
-                `<|endoftext|>`. llama.cpp's server tells it.
-            max_length: the model's context in tokens, by which long texts are divided; vLLM and llama.cpp tell it.
-            max_gen_toks: how many tokens to generate at most where a task does not say.
+            prefix_token: the text placed before a text without a context: the model's end-of-text token, such as
+                `<|endoftext|>`. llama.cpp's server reports it.
+            max_length: the model's context in tokens, used to divide long texts; vLLM and llama.cpp report it.
+            max_gen_toks: the maximum number of tokens to generate if a task sets none.
             num_concurrent: how many requests run at a time.
             batch_size: how many texts go into one request.
-            ignored: what the harness tells every model, such as `device`.
+            ignored: options that the harness passes to every model, such as `device`.
         """
         super().__init__()
         self._client = client or Gpt(server_url=base_url)
@@ -83,7 +83,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness's cache of requests is called by."""
+        """The name of the harness's cache of requests."""
         return self._model
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -106,7 +106,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
         return results
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Generate behind each context until one of its stop sequences."""
+        """Generate text after each context, up to one of its stop sequences."""
         results: list[Any] = [None] * len(requests)
         outcomes = run(
             self._client,

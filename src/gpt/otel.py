@@ -36,9 +36,10 @@ __all__ = ["TracedGpt"]
 class TracedGpt(Gpt):
     """A client whose calls are spans named `text_completion MODEL`.
 
-    A span covers a whole call, retries included, and of a stream the time until it ends, is closed or is collected as
-    garbage. It has the request's parameters, the response's id, model, finish reasons and token counts, for a stream
-    the time to its first chunk, and the class of the error. Providers (tracer, meter, logger) are the global ones.
+    A span covers a whole call, retries included; the span of a stream lasts until the stream ends, is closed or is
+    garbage-collected. It has the request's parameters, the response's id, model, finish reasons and token counts, for
+    a stream the time to its first chunk, and the class of the error. Providers (tracer, meter, logger) are the global
+    ones.
     """
 
     provider: str = "openai"

@@ -1,4 +1,4 @@
-"""What a client is: server, key, time limits, retries, headers, hooks. Frozen, and pickled without keys."""
+"""The settings of a client: server, key, time limits, retries, headers, hooks. Frozen, and pickled without keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 class Environment:
     """The environment variables that a client reads, once, at construction. Blank counts as unset.
 
-    Proxies (`HTTPS_PROXY` and its kin) are requests' to read: see `_http.request.EnvironmentProxies`.
+    Proxies (`HTTPS_PROXY` and the like) are read by requests: see `_http.request.EnvironmentProxies`.
     """
 
     @staticmethod
@@ -250,7 +250,7 @@ def resolve_server(server_idx: int | None, server_url: str | None, url_params: M
     """Return the base URL: the `server_url` passed, else `OPENAI_BASE_URL`, else `SERVERS`. Blank counts as absent.
 
     Raises:
-        TypeError, ValueError: an option is no URL or number of one, or two of them contradict each other.
+        TypeError, ValueError: an option is not a URL or a server's index, or two options contradict each other.
     """
     if server_url is not None and not isinstance(server_url, str):
         raise TypeError(f"server_url: expected a string, got {type(server_url).__name__}")
@@ -272,7 +272,7 @@ def resolve_server(server_idx: int | None, server_url: str | None, url_params: M
 
 
 def key_header(security: object, source: str = "security.api_key_auth") -> _KeyHeader | None:
-    """Turn a `Security` into a header, or `None` for keyless; `source` is what messages call the key.
+    """Return the header for a `Security`, `None` if it has no key; `source` names the key in messages.
 
     Raises:
         TypeError: it is no `Security`, or its parts are no strings.

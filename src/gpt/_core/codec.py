@@ -1,8 +1,8 @@
-"""Dataclasses to JSON bytes and back, by one compiled schema per class.
+"""Convert dataclasses to JSON bytes and back, by one compiled schema per class.
 
-Reading is lax in leaves and strict in shape: values stay as they came, unknown keys are kept in
+Reading is lenient about values and strict about shape: values are kept as received, unknown keys are kept in
 `additional_properties`, and only a missing required field or one of the wrong shape is an error. Writing leaves out
-what is unset and refuses what JSON cannot hold. Nothing here knows HTTP or which dataclasses exist.
+unset fields and refuses what JSON cannot represent. Independent of HTTP and of the concrete dataclasses.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _list_decoder(name: str, cls: type[Any]) -> Callable[[Any, bool], Any]:
 def decode(cls: type[T], data: Any, *, infer_missing: bool = False) -> T:
     """Build a dataclass from a JSON object without running its `__init__`.
 
-    Any mapping is an object, any sequence a list, and an instance stays the one it is, as with dataclasses-json.
+    Any mapping is read as an object, any sequence as a list; an instance is returned as it is, as by dataclasses-json.
 
     Raises:
         ShapeError: `data` is not an object, or a required field is missing or of the wrong shape.
@@ -202,8 +202,8 @@ def loads(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def _loads_leniently(data: bytes | str, error: ValueError) -> Any:
-    """Read with the standard library what orjson refuses by design: NaN, Infinity, 1e999, half of an escaped
-    surrogate pair (a token may end there), a byte-order mark."""
+    """Read with the standard library what orjson refuses by design: NaN, Infinity, 1e999, a lone escaped surrogate
+    (a token may end in the middle of a surrogate pair), a byte-order mark."""
     # orjson stops at 1,024 levels, with "Recursion limit reached"; the standard library would stop later or earlier.
     if "ecursion" in str(error):
         raise OversizeError("JSON nested too deep") from None
@@ -346,7 +346,7 @@ def to_builtins(value: Any, *, strict: bool = False, depth: int = MAX_DEPTH) -> 
 
 
 def _default(value: Any) -> Any:
-    """Reduce what JSON writers do not know to what they do; the `default` of `orjson.dumps`."""
+    """Convert a value that JSON writers do not support to one that they do; the `default` of `orjson.dumps`."""
     if is_dataclass(value) and not isinstance(value, type):
         return to_payload(value)
     if isinstance(value, AbstractSet | bytes | bytearray | memoryview):

@@ -91,7 +91,7 @@ def split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
 
 
 def is_blank(text: object) -> bool:
-    """Return whether an address says nothing."""
+    """Return whether an address is blank."""
     return isinstance(text, str) and not text.strip()
 
 

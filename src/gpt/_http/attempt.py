@@ -81,10 +81,10 @@ class Sender:
         return self._error_status(call, request, response)
 
     def get(self, call: Call, limit: int) -> bytes | None:
-        """Make a single GET of the call's address, without hooks; return its body, or `None` without a 200.
+        """Send a single GET to the call's address, without hooks; return the body, or `None` unless the status is 200.
 
-        It has the headers, key and proxies of a completion. It never raises for what a server does: whoever looks at a
-        server's own paths can do without.
+        The request has the headers, key and proxies of a completion. It never raises for server or network failures:
+        callers treat the response as optional.
         """
         try:
             request = self._prepare(call)

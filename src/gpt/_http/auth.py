@@ -1,4 +1,4 @@
-"""From a key to a header, for each attempt, without showing it."""
+"""Add the API key to the headers of each attempt, without exposing it."""
 
 from __future__ import annotations
 

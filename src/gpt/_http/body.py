@@ -155,15 +155,15 @@ def read_error_body(body: ResponseBody) -> bytes:
 
 
 def _read(body: ResponseBody, read: Callable[[], bytes], *, is_whole: bool = False) -> bytes:
-    """Read once, as the one that owns the connection; at the end of the body return it to its pool.
+    """Read once while holding the lease; at the end of the body, return the connection to its pool.
 
     Args:
-        body: what is read.
-        read: reads all (`is_whole`), or what has arrived, nothing at the end.
-        is_whole: whether that was all.
+        body: the body to read from.
+        read: returns the whole body (`is_whole`), or the bytes that have arrived, empty at the end.
+        is_whole: whether `read` returns the whole body.
 
     Raises:
-        TransportFailure: reading failed, and not because the body was closed meanwhile.
+        TransportFailure: reading failed, and not because the body was closed concurrently.
     """
     lease = body.lease
     if not lease.acquire():
@@ -178,7 +178,7 @@ def _read(body: ResponseBody, read: Callable[[], bytes], *, is_whole: bool = Fal
         failure = None if lease.closed else _classify(body, error)
         body.close()
     except BaseException:
-        body.close()  # interrupted: nobody knows where in the response the connection is
+        body.close()  # interrupted: the read position in the response is unknown
         raise
     finally:
         lease.release()

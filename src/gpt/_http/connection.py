@@ -1,7 +1,7 @@
 """Our own connections and pools: deadlines, interim responses, sending in one segment, idle connections without a lock.
 
-All that leans on private parts of urllib3 (2.x) and http.client (3.10 to 3.14) in order to change them stands here;
-`lease.py` has what reads them. `tests/_http/test_connection.py` fails when one of them moves.
+All code that overrides private parts of urllib3 (2.x) and http.client (3.10 to 3.14) is in this module; code that
+only reads them is in `lease.py`. `tests/_http/test_connection.py` fails when one of them changes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_JOINED = 64 * 1024
 _SLICE = 256 * 1024
 _MAX_INTERIM = 100
 _MAX_IDLE_SECONDS = 4.0
-"""uvicorn, which most servers run on, closes an idle connection after 5 s; a request must not cross its goodbye."""
+"""uvicorn, which most servers run on, closes an idle connection after 5 s; a request must not race with that close."""
 _PROBE_SECONDS = 1.0
 
 
@@ -116,9 +116,9 @@ class Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         """Read the status line of the final response (RFC 9110, 15.2).
 
-        http.client's `begin` skips 100 only, and takes a 103 for the final response, so that the next call on the
-        connection gets this one's. `begin` and urllib3's `_tunnel` call this method; `_read_headers` is its own helper.
-        101 is final: it ends HTTP on this connection, which is then closed.
+        http.client's `begin` skips only 100. It takes a 103 for the final response, and the next call on the connection
+        then gets this call's response. `begin` and urllib3's `_tunnel` call this method; `_read_headers` is a helper of
+        http.client. 101 is final: it ends HTTP on this connection, which is then closed.
         """
         for _ in range(_MAX_INTERIM + 1):
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -129,10 +129,10 @@ class Response(http.client.HTTPResponse):
 
 
 class IdleConnections:
-    """The idle connections of a pool: a stack as large as it needs to be, in place of urllib3's `LifoQueue`.
+    """The idle connections of a pool: an unbounded stack in place of urllib3's `LifoQueue`.
 
-    It has no lock: each change is one operation of a deque, which is atomic. So no thread, signal, finalizer or forked
-    child can find it locked, as they can a queue (its `with` is Python code, which an interrupt may split).
+    It has no lock: each change is one atomic operation on a deque, so no thread, signal handler, finalizer or forked
+    child ever finds it locked. That can happen with a queue, whose `with` block is Python code and can be interrupted.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -154,7 +154,7 @@ class IdleConnections:
         return connection
 
     def put(self, connection: Any, block: bool = True) -> None:
-        """Keep a connection, or, after `close`, close it. `None`, by which urllib3 counts free places, is ignored."""
+        """Keep a connection, or close it after `close`. `None`, urllib3's placeholder for a free slot, is ignored."""
         if connection is None:
             return
         connection.idle_since = time.monotonic()
@@ -187,7 +187,7 @@ class IdleConnections:
         return len(self._stack)
 
     def empty(self) -> bool:
-        """Return whether there are none, as vcrpy wants to know (of `HTTPConnectionPool.pool`, in 8.x)."""
+        """Return whether there are none; vcrpy 8.x calls this on `HTTPConnectionPool.pool`."""
         return not self._stack
 
 
@@ -211,9 +211,9 @@ class _ConnectionMixin:
         return Response(self.deadline, sock, *args, **kwargs)
 
     def request(self: Any, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """Send a request: connect first, so that only that counts under the connect timeout.
+        """Send a request; connect first, so that the connect timeout applies to connecting only.
 
-        urllib3 2 sends the head and the body apart, both under the connect timeout.
+        urllib3 2 sends the head and the body separately, both under the connect timeout.
         """
         connection: Any = self
         if connection.is_closed:
@@ -233,10 +233,10 @@ class _ConnectionMixin:
     def send(self: Any, data: Any) -> None:
         """Send, joining small parts: one packet and one system call for a small request instead of two.
 
-        Measured: 495 µs of CPU a small call, 566 without. `test_connection` holds it, by counting segments.
+        Measured: 495 µs of CPU per small call, 566 µs without. `test_connection` checks it by counting segments.
 
-        Large ones go out in slices, each with the whole read timeout or what is left of the deadline: `sendall` of a
-        socket counts its time in total, that of a TLS socket not at all.
+        Large data is sent in slices, each with the full read timeout or the time left until the deadline: `sendall`
+        applies the timeout of a plain socket to the whole transfer, and that of a TLS socket not at all.
         """
         if self._pending is not None and isinstance(data, bytes) and len(data) + len(self._pending) <= _MAX_JOINED:
             self._pending += data
@@ -301,7 +301,7 @@ class _ConnectionMixin:
         try:
             super().connect()  # type: ignore[misc]
             return
-        except TimeoutError:  # of a handshake: urllib3's own ConnectTimeoutError is none
+        except TimeoutError:  # in a handshake; urllib3's ConnectTimeoutError is not a builtin one
             if self.proxy is not None or not self._speaks_plain_http():
                 raise
         # Outside of the except block: a timeout on its __context__ would be taken for what went wrong.
@@ -312,10 +312,10 @@ class _ConnectionMixin:
         raise plain
 
     def _speaks_plain_http(self: Any) -> bool:
-        """Return whether a port that did not respond to our TLS speaks HTTP.
+        """Return whether a port that did not respond to a TLS handshake responds to plain HTTP.
 
-        A server of plain HTTP waits for the end of what it takes for a request line, so that a wrong `https://` would
-        end in a timeout that says nothing, after all retries.
+        A plain HTTP server takes the handshake for an unfinished request line and waits for its end, so a wrong
+        `https://` would end in an unexplained timeout after all retries.
         """
         seconds = _PROBE_SECONDS if self.deadline is None else min(_PROBE_SECONDS, self.deadline.remaining())
         if seconds <= 0:
@@ -343,11 +343,11 @@ class _PoolMixin:
 
     @property
     def ConnectionCls(self) -> Any:
-        """The class of this pool's connections. What puts a class of its own there, such as vcrpy, keeps it."""
+        """The class of this pool's connections. A class set by another library, such as vcrpy, is kept."""
         return _connection_class(super().ConnectionCls)  # type: ignore[misc]
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
-        # `_get_conn` is told nothing else of the call; urllib3 hands `pool_timeout` to it, which has no meaning here.
+        # `_get_conn` receives only `pool_timeout`, which is unused here, so it carries the timeouts of the call.
         kwargs["pool_timeout"] = kwargs.get("timeout")
         return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 

@@ -77,7 +77,7 @@ class PhaseTimeoutError(TimeoutError):
 
 
 def classify(error: BaseException, *, phase: Phase | None = None, secrets: Iterable[str] = ()) -> TransportFailure:
-    """Return what a foreign exception and everything that it wraps say.
+    """Classify an exception of another library, including everything that it wraps.
 
     Args:
         error: what requests, urllib3, http.client, ssl or a socket raised.
@@ -93,10 +93,10 @@ def classify(error: BaseException, *, phase: Phase | None = None, secrets: Itera
 
 
 def is_from_requests(error: BaseException) -> bool:
-    """Return whether requests or urllib3 themselves raised a `ValueError` or `TypeError`, not code of the caller's.
+    """Return whether a `ValueError` or `TypeError` was raised by requests or urllib3, not by the caller's code.
 
-    They do so for a `Location` that is no URL (requests reads it with redirects off, too), for a proxy whose scheme is
-    none of theirs (`socks://`), and for one without a host.
+    They raise one for a `Location` that is not a URL (requests reads it even with redirects off), for a proxy with an
+    unsupported scheme (`socks://`), and for a proxy without a host.
     """
     modules = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
     outside = [module for module in modules if module not in _STANDARD_MODULES]

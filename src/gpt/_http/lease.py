@@ -1,9 +1,9 @@
-"""Who owns the connection under one response: the call that reads it, and nobody else.
+"""Exclusive ownership of the connection under one response, for the call that reads it.
 
-urllib3 returns a connection to its pool as soon as a response has been read to its end, in three steps (look, put,
-forget) that another thread, a signal or a finalizer can split; then two calls share a socket. So a lease takes the
-connection away from urllib3's response (`_connection`, `_pool` and `_original_response` of urllib3 2.x), and is the
-only one to return or close it. `tests/_http/test_lease.py` holds this.
+urllib3 returns a connection to its pool as soon as a response has been read to its end. It does so in three steps
+(look, put, forget) that another thread, a signal or a finalizer can interrupt, after which two calls share a socket.
+A lease therefore takes the connection away from urllib3's response (`_connection`, `_pool` and `_original_response` of
+urllib3 2.x); only the lease returns or closes it. `tests/_http/test_lease.py` checks this.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _READ_SIZE = 64 * 1024
 class Lease:
     """A connection while one response is read from it.
 
-    The thread that reads does so between `acquire` and `release`, and only there may it return the connection, by
-    `finish`. `close` may come from any thread, a signal handler, a finalizer or a forked child, at any time: it closes
-    the connection when nobody reads; otherwise it shuts the socket down, so that the reader wakes and closes.
-    The lock is held for a few lines without any wait. It is reentrant, since a signal handler may run between them;
-    each of them leaves a state in which `close` does no harm.
+    A thread reads between `acquire` and `release`, and only there may it return the connection, with `finish`. `close`
+    may be called at any time, from any thread, signal handler, finalizer or forked child: if no read is in progress, it
+    closes the connection; otherwise it shuts down the socket, so that the reader wakes up and closes the connection.
+    The lock is held for a few lines that never block. It is reentrant, since a signal handler may run between them;
+    `close` is safe after each of these lines.
     """
 
     def __init__(self, raw: Any, deadline: Deadline | None) -> None:
@@ -82,16 +82,16 @@ class Lease:
             return True
 
     def release(self) -> None:
-        """End reading, and close if somebody wanted to meanwhile."""
+        """End reading, and close the connection if `close` was called meanwhile."""
         with self._lock:
             self._reading = False
         if self.closed:
             self._dispose()
 
     def finish(self) -> None:
-        """Return the connection to its pool if the response has wholly been read and all is beyond doubt; else close.
+        """Return the connection to its pool if the response was read completely and it is reusable; else close it.
 
-        To be called by the reader, before `release`.
+        Called by the reader, before `release`.
         """
         reusable = self.is_reusable()
         with self._lock:
@@ -105,7 +105,7 @@ class Lease:
             self._dispose()
 
     def is_reusable(self) -> bool:
-        """Return whether the connection can serve another call: the response is over, and nothing lies behind it."""
+        """Return whether the connection is reusable: the response is complete, and no unread bytes follow it."""
         original = self._original
         if original is None or self._file is None or self._holder is not None or original.will_close:
             return False
@@ -139,7 +139,7 @@ class Lease:
         self._dispose()
 
     def __del__(self) -> None:
-        """Close what was dropped; nobody can be reading."""
+        """Close the connection of a lease that is garbage-collected; no read can be in progress."""
         if getattr(self, "_connection", None) is None and getattr(self, "_holder", None) is None:
             return
         self._reading = False
@@ -153,17 +153,17 @@ class Lease:
         if connection is None and holder is None:
             return
         for each in (self._raw, holder, connection):
-            with contextlib.suppress(Exception):  # a goodbye that fails is one
+            with contextlib.suppress(Exception):  # a failed close needs no handling
                 if each is not None:
                     each.close()
         pool: Any = getattr(self._raw, "_pool", None)
         if getattr(pool, "block", False):
-            # A pool of the caller's that counts its connections waits for this one. Its queue has a lock, which a
-            # finalizer may have interrupted, so another thread gives the place back.
+            # A blocking pool of the caller's counts its connections, this one included. Its queue has a lock, and this
+            # may be a finalizer that interrupted the lock's holder, so another thread returns the slot.
             _thread.start_new_thread(pool._put_conn, (None,))
 
     def _close_descriptor(self) -> None:
-        """Close a forked child's copy of the socket: it has locks that nobody will open here."""
+        """Close a forked child's copy of the socket, without locks, which may never be released here."""
         with contextlib.suppress(Exception):
             os.close(self._socket.detach())
 
@@ -198,7 +198,7 @@ def _wrap(file: Any, sock: Any, deadline: Deadline | None) -> ResponseFile:
 
 
 def _shut_down(sock: Any) -> None:
-    """Wake who reads from a socket. A TLS socket's own `shutdown` would take the session from under the reader."""
+    """Wake the thread that reads from a socket. A TLS socket's own `shutdown` would drop the session in use."""
     plain = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)  # urllib3's TLS within TLS
     with contextlib.suppress(OSError, TypeError):
         socket.socket.shutdown(plain, socket.SHUT_RDWR)  # type: ignore[arg-type]

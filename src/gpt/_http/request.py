@@ -60,11 +60,11 @@ class RequestTemplate:
 
     @property
     def sends_key(self) -> bool:
-        """Whether the key goes along: not when the caller's headers say otherwise."""
+        """Whether the key is sent: not if the caller set or removed `Authorization`."""
         return "authorization" not in self.overridden_headers
 
     def with_headers(self, headers: Mapping[str, str | None]) -> RequestTemplate:
-        """Return the same with a call's own headers, which win over those of the client, in any case."""
+        """Return a copy with a call's own headers, which override those of the client, ignoring case."""
         return RequestTemplate(
             url=self.url,
             display_url=self.display_url,
@@ -85,7 +85,7 @@ class RequestTemplate:
         return headers
 
     def headers_beside(self, session_headers: Mapping[str, Any]) -> CaseInsensitiveDict[Any]:
-        """Return the headers to prepare with the caller's session: its own win over our defaults, as they are now."""
+        """Return the headers to combine with those of the caller's session, which override our defaults."""
         headers = self.new_headers()
         defaults = default_headers()
         for name, value in session_headers.items():
@@ -170,7 +170,7 @@ def _normalize(address: str) -> str:
     try:
         return requests.Request("POST", address).prepare().url or address
     except requests.RequestException:
-        pass  # and out of the way: its text may show the query
+        pass  # raise outside of this block: the text of this exception may show the query
     raise ValueError(f"server_url: {url.redact(address)!r} cannot be sent to; check its host")
 
 

@@ -1,6 +1,6 @@
 """The retry loop: attempts until one succeeds, or until there is nothing left to try.
 
-One call: resolve its options, then make attempts, waiting between them. What an attempt is, `attempt` says.
+A call resolves its options, then makes attempts, with waits between them. The module `attempt` makes one attempt.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _KNOWN_OPTIONS = frozenset(CallOptions.__annotations__)
 
 
 class Throttle(Protocol):
-    """What a bulk run shares between its calls, so that a rate limit of one holds all of them."""
+    """State shared by the calls of a bulk run, so that a rate limit on one of them pauses all."""
 
     def wait(self) -> None:
         """Block until an attempt may be sent; called before each one. The call's time limits do not run meanwhile.
@@ -73,9 +73,9 @@ class Throttle(Protocol):
         """
 
     def rate_limited(self, seconds: float) -> bool:
-        """Note a 429 with which the server asks to wait so many seconds, more than 0.
+        """Record a 429 in which the server asks for a wait of this many seconds, more than 0.
 
-        Return whether the run takes over: then the call ends at once with its `RateLimitError`, without a retry.
+        Return whether the run handles it: if so, the call ends at once with its `RateLimitError`, without a retry.
         """
         raise NotImplementedError
 
@@ -149,7 +149,7 @@ class Transport:
             del attempt  # the error's traceback holds this frame
 
     def get(self, path: str, server_url: str | None = None) -> bytes | None:
-        """Return the body of a GET beside the endpoint, such as `/models`; `None` without a 200 within 10 seconds.
+        """Return the body of a GET to another path, such as `/models`; `None` unless a 200 comes within 10 seconds.
 
         Args:
             path: what is appended to the server URL.
@@ -174,7 +174,7 @@ class Transport:
         if (own_deadline := options.get("deadline", UNSET)) is not UNSET:
             seconds = parse_seconds(own_deadline, "deadline")
         headers = check_headers(options.get("http_headers"))
-        # The address, which may hold a password, comes after all that may be refused in this frame.
+        # The address may hold a password, so it is resolved after everything in this frame that may raise.
         base, query = configuration.server_url, options.get("query")
         server_url = options.get("server_url")
         if server_url is not None and not url.is_blank(server_url):

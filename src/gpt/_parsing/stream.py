@@ -65,9 +65,9 @@ def _open(body: ResponseBody) -> _Completions:
 
 
 def _peek(chunks: Iterator[bytes]) -> bytes:
-    """Take from the beginning what is enough to tell a stream from other bodies, without a mark and white space.
+    """Read enough of the beginning to tell a stream from other bodies; drop a byte-order mark and white space.
 
-    White space is dropped as it comes: looking at all of it again with each chunk would be quadratic.
+    White space is dropped as it arrives: scanning all of it again with each chunk would take quadratic time.
     """
     head, may_be_mark = b"", True
     for chunk in chunks:
@@ -167,12 +167,12 @@ def _note_finished(completion: CreateCompletionResponse, finished: dict[int, boo
 
 
 def _read_event(response: requests.Response, event: sse.Event) -> CreateCompletionResponse | None:
-    """Read one event; `None` for one that says nothing."""
+    """Read one event; `None` for one without content."""
     try:
         data = codec.loads(event.data)
     except ValueError as error:
         if not event.data.strip() or (event.name not in ("message", "error") and event.data[:1] != b"{"):
-            return None  # nothing, or news of another kind
+            return None  # empty, or an unrelated event
         if event.name == "error":
             raise in_band_error(response, None, event.data.decode("utf-8", "replace")) from None
         raise invalid_response(response, event.data, "an event of the stream is not JSON") from error

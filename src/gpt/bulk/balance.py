@@ -1,4 +1,4 @@
-"""Which of a run's servers gets the next request: none that cannot be reached, or that limits the rate."""
+"""Choose the server of a run that gets the next request, avoiding those that are unreachable or rate limited."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
 
         self.rests_until = 0.0
         self.probed = False
-        """Whether a request is out to see if its rest may end."""
+        """Whether a trial request is in flight to see whether it can be reached again."""
 
 
 class Servers:
@@ -51,9 +51,9 @@ class Servers:
         """Start with servers that can all be reached.
 
         Args:
-            servers: those of the run; with several, their throttles turn calls away, which then go to another one.
-            clock: gives the time in seconds.
-            turns_away: whether nobody waits here while all servers limit the rate.
+            servers: the servers of the run; with several, their throttles reject calls, which then go to another.
+            clock: returns the time in seconds.
+            turns_away: whether to raise instead of waiting while all servers are rate limited.
         """
         self._servers = servers
         self._turns_away = turns_away
@@ -76,16 +76,16 @@ class Servers:
         logger.warning("%s %s: prompts are sent one by one from now on", _name(server), reason)
 
     def held(self) -> float:
-        """Return the seconds for which all servers still want to be left alone, 0 when one of them does not."""
+        """Return the seconds for which all servers are still rate limited, 0 if one of them is not."""
         if self._only is not None:
             return self._only.throttle.remaining()
         return min(server.throttle.remaining() for server in self._servers)
 
     def acquire(self) -> Server:
-        """Choose a server; wait while none may get a request, for unreachable ones no longer than the run's patience.
+        """Choose a server; wait while none is available, but for unreachable ones no longer than `_PATIENCE`.
 
         Raises:
-            CancelledError: the run was stopped meanwhile, or all servers limit the rate and nobody waits here.
+            CancelledError: the run was stopped, or all servers are rate limited and `turns_away` is set.
         """
         if self._only is not None:
             return self._only
@@ -96,9 +96,9 @@ class Servers:
             return server
 
     def release(self, server: Server, error: Exception | None = None) -> bool:
-        """Take a server back from a request; return whether that should go to another one now.
+        """Release a server after a request; return whether the request should go to another server now.
 
-        After a failure to reach it the server rests, each time for longer, until a single request has reached it.
+        After a failure to reach it the server rests, longer each time, until a single request has reached it.
         """
         if self._only is not None:
             return False
@@ -120,7 +120,7 @@ class Servers:
         return self._stopped
 
     def stop(self) -> None:
-        """Turn away everybody who waits for a server, or comes."""
+        """Reject all current and future waits for a server."""
         for server in self._servers:
             server.throttle.stop()
         with self._changed:
@@ -147,7 +147,7 @@ class Servers:
 
     def _let_rest(self, server: Server) -> None:
         now = self._clock()
-        if server.rests_until > now and not server.probed:  # of several requests that fail together one counts
+        if server.rests_until > now and not server.probed:  # requests that fail together count once
             return
         server.probed = False
         if not server.rest:
@@ -174,7 +174,7 @@ def _name(server: Server) -> str:
 
 
 def is_unreachable(error: Exception | None) -> bool:
-    """Return whether an error says nothing of the request: there was no connection, or it broke."""
+    """Return whether an error is unrelated to the request: there was no connection, or it was lost."""
     if isinstance(error, errors.APITimeoutError):
         return error.phase == "connect"
     return isinstance(error, errors.APIConnectionError)

@@ -325,13 +325,13 @@ _ERROR_CODE = re.compile(rb'.*,"error":\{"code":"(\w+)"', re.DOTALL)
 
 
 def parse_output_line(data: bytes) -> OutputRecord:
-    """Read an output line, which may have been written anew by another program.
+    """Read an output line, which may have been rewritten by another program.
 
-    One that is as we write it is not parsed: its two ends are enough, and its body may be nested deeper than any
-    parser goes. A NUL is what a power cut may leave, and never JSON.
+    A line in our own format is not parsed: its beginning and end are enough, and its body may be nested deeper than
+    any parser accepts. A power cut may leave NULs, which are never JSON.
 
     Raises:
-        ValueError: it is no output line.
+        ValueError: it is not an output line.
     """
     found = _OWN_LINE.match(data)
     if found is None or b"\0" in data:

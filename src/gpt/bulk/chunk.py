@@ -1,7 +1,6 @@
-"""Chunks: how requests get to other processes, and the side of a run that is there.
+"""Chunks: how requests get to other processes, and the part of a run that executes there.
 
-A process keeps what it built for a run, its clients and threads, until the run has sent nothing for a while or another
-run comes.
+A process keeps the clients and threads of a run until the run has sent nothing for a while or another run starts.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _INTERRUPTED_HOLD = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a process must know to work for a run. Pickled once; it refuses to be when it holds a key."""
+    """What a process needs to work for a run. Pickled once, which raises if it holds a key."""
 
     run_id: str
     clients: Sequence[tuple[type[Gpt], SDKConfiguration]]
@@ -46,7 +45,7 @@ class ChunkResult:
 
     replies: list[Reply | None]
     held: float = 0.0
-    """Seconds for which all servers of the run want to be left alone."""
+    """Seconds for which all servers of the run are rate limited."""
 
     seconds: float = 0.0
     """How long sending took."""
@@ -145,7 +144,7 @@ class _Workers:
             return worker
 
     def release(self, worker: _Worker) -> None:
-        """Let a worker be closed when nobody else uses it."""
+        """End the use of a worker, so that it can be closed when it has no other users."""
         with self._lock:
             worker.users -= 1
             worker.idle_since = time.monotonic()
@@ -159,7 +158,7 @@ class _Workers:
                 worker.close()
 
     def _reap(self) -> None:
-        """Close workers whose run has ended, which nobody can tell a process of a pool."""
+        """Close idle workers; a pool's process is not notified when a run ends."""
         while True:
             time.sleep(_IDLE_SECONDS / 4)
             with self._lock:
@@ -174,7 +173,7 @@ _workers = _Workers()
 
 @contextmanager
 def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
-    """Let Ctrl-C, which a terminal sends to worker processes too, end a chunk with what is in flight and no more."""
+    """On Ctrl-C, which a terminal sends to worker processes too, let requests in flight finish and send no more."""
     if not _may_handle_signals():
         yield
         return

@@ -1,4 +1,4 @@
-"""Submitting to Dask so that every task's end is heard of. Nothing of Dask is imported here."""
+"""Submit tasks to Dask so that the end of every task is reported. Dask is not imported here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def client_of(executor: Any) -> Any:
 def submit(executor: Any, fn: Callable[..., Any], *args: object) -> Future[Any]:
     """Submit a task as Dask's `ClientExecutor.submit` does (distributed 2026.1 and later), but lose no failure.
 
-    Its own future is never told when a task has finished, its worker dies before the result is fetched, and the task
-    fails when it is computed anew: that exception is raised inside Dask's event loop, outside of what is passed on.
-    `_client` and `_kwargs` are private. Without this the test of a request that kills its workers (`test_dask`) hangs
-    now and then.
+    Dask's own future never completes if a task has finished, its worker dies before the result is fetched, and the
+    task fails when it is recomputed: that exception is raised inside Dask's event loop and not passed on.
+    `_client` and `_kwargs` are private. Without this, the test of a request that kills its workers (`test_dask`)
+    hangs occasionally.
     """
     task = client_of(executor).submit(fn, *args, **executor._kwargs)
     future: Future[Any] = Future()

@@ -31,7 +31,7 @@ _MAX_GROWTH = 16
 """How many times its first size a chunk may grow to. What is lost when a process is killed are its chunks."""
 
 _INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
-"""From Python 3.14 on a `ThreadPoolExecutor` in name; what is submitted to it is pickled."""
+"""A subclass of `ThreadPoolExecutor` since Python 3.14, but what is submitted to it is pickled."""
 
 
 class Workers(Protocol):
@@ -41,12 +41,12 @@ class Workers(Protocol):
     """How many submissions keep all workers busy."""
 
     def held(self) -> float:
-        """Return the seconds for which all servers of the run still want to be left alone, 0 for none."""
+        """Return the seconds for which all servers of the run are still rate limited, 0 if one of them is not."""
         raise NotImplementedError
 
     @property
     def window(self) -> int:
-        """How many requests are pulled and not yet handed out at most, unless the caller says otherwise."""
+        """The default for the maximum number of requests that are pulled and not yet handed out."""
         raise NotImplementedError
 
     @property
@@ -102,7 +102,7 @@ class LocalWorkers:
         self._batch_size = settings.batch_size
 
     def held(self) -> float:
-        """Return for how long all servers want to be left alone."""
+        """Return how long all servers are rate limited."""
         return self._sender.held()
 
     @property
@@ -112,7 +112,7 @@ class LocalWorkers:
 
     @property
     def size(self) -> int:
-        """How many prompts a pack has at most; one where it is known that no server takes more."""
+        """The maximum number of prompts in a pack; 1 if it is known that no server accepts lists."""
         return self._batch_size if self._sender.accepts_lists else 1
 
     def key(self, request: CreateCompletionRequest) -> bytes | None:
@@ -168,12 +168,12 @@ class RemoteWorkers:
         self.places = 2 * _count_workers(executor)
 
     def held(self) -> float:
-        """Return for how long all servers want to be left alone, as far as chunks have told."""
+        """Return how long all servers are rate limited, according to the chunks received so far."""
         return self._throttle.remaining()
 
     @property
     def window(self) -> int:
-        """Return what keeps all processes busy: a chunk that each works on, and one that waits for it."""
+        """Return enough to keep all processes busy: for each, one chunk in progress and one waiting."""
         return self.places * self._chunksize
 
     @property
@@ -213,8 +213,10 @@ class RemoteWorkers:
 
 
 def _count_workers(executor: Any) -> int:
-    """Find how many processes an executor has: the standard library's says so in `_max_workers`, Dask's client in
-    `nthreads()`. Neither is public; where they are missing the number of our own CPUs must do."""
+    """Return how many processes an executor has: `_max_workers` in the standard library, `nthreads()` of Dask's client.
+
+    Neither is public; if they are missing, the number of local CPUs is used.
+    """
     try:
         if (client := dask.client_of(executor)) is not None:
             return max(1, len(client.nthreads()))  # they may still be starting

@@ -1,4 +1,4 @@
-"""Which lines of an input are done with: those that the output has, and those that this run has come across."""
+"""Which lines of an input are finished: those in the output, and those that this run has seen."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FinishedLines:
         return len(self._seen) > before
 
     def line_state(self, number: int, text: bytes) -> Literal["new", "finished", "changed"]:
-        """Return what an earlier run knew of the line with this number: nothing, this text, or another one."""
+        """Return whether an earlier run recorded nothing, this text or another text for the line with this number."""
         known = self._digests[number] if number < len(self._digests) else 0
         if not known:
             return "new"
@@ -60,5 +60,5 @@ class FinishedLines:
 
 
 def digest(text: bytes) -> int:
-    """Return 64 bits that tell a line's text, without white space around it, from any other; never 0."""
+    """Return a 64-bit hash of a line's text, without white space around it; never 0."""
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") or 1

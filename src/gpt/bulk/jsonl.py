@@ -105,9 +105,9 @@ def run_jsonl(
     becomes one with an `error`. `response.body` is the server's own JSON, byte for byte but for its line ends; out of
     a batch of prompts it is the prompt's own completion.
 
-    Each output line is written at once and forced to the disk every 5 seconds and at the end. What is in the output is
-    not sent again: lines with a `custom_id` are known by it, others by number and content. Memory grows by some 70
-    bytes and the id's length for each `custom_id`, by 8 bytes for each other line.
+    Each output line is written at once; the file is synced to disk every 5 seconds and at the end. What is in the
+    output is not sent again: lines with a `custom_id` are identified by it, others by number and content. Memory grows
+    by some 70 bytes plus the id's length for each `custom_id`, and by 8 bytes for each other line.
 
     Args:
         s: the client, or a list of clients, one a server; as for `run`.
@@ -117,9 +117,9 @@ def run_jsonl(
         defaults: other fields for bodies that lack them, such as `{"max_tokens": 64}`.
         text: whether each line of the input is not JSON but a prompt, as it is but for its line end.
         executor, max_workers, batch_size, chunksize, window: as for `run`.
-        max_failures: after so many failures in a row that are the server's and not the request's, stop and raise the
-            last; also when nothing but refused connections, 401, 403 and 404 came until the end. These lines are not
-            in the output, so that running again sends them.
+        max_failures: after this many consecutive failures caused by the server and not by the request, stop and raise
+            the last one; also if there was nothing but refused connections, 401, 403 and 404 until the end. These lines
+            are not in the output, so the next run sends them.
         retry_errors: take failed lines out of the output first, atomically, so that they are sent again.
         progress: called with the state of the output at the start and after every line.
         **call_options: options of `create_completion` for each request.
@@ -172,7 +172,7 @@ class _Batch:
         self._progress = progress
         self._max_failures = max_failures
         self._held_back: list[tuple[RequestLine, Reply]] = []
-        """Failures of the server in a row, which are not written before it is known that the run goes on."""
+        """Consecutive failures of the server, which are written only when it is known that the run continues."""
         self._any_written = False
         self._resumed = out.answered + out.failed
         self._prompt_tokens = 0
@@ -243,7 +243,7 @@ class _Batch:
         self._write(format_invalid(line), code=line.code, problem=f"line {line.number}: {line.message}")
 
     def add(self, line: RequestLine, reply: Reply) -> None:
-        """Write what became of a request; with `max_failures`, a failure of the server's only once the run goes on."""
+        """Write the result of a request; with `max_failures`, hold a server's failure back until the run continues."""
         if self._max_failures is not None and reply.server_failure:
             self._held_back.append((line, reply))
             return
@@ -253,7 +253,7 @@ class _Batch:
         self._write_reply(line, reply)
 
     def finish(self) -> None:
-        """Write the failures that are still held back, unless nothing has come but those that any line would have."""
+        """Write the failures that are still held back, unless there were only failures that any line would have."""
         if self._held_back and not self._any_written:
             last = self._held_back[-1][1].error
             if isinstance(last, _ANY_LINE_FAILS):
@@ -298,7 +298,7 @@ class _Batch:
 
 
 class _InvalidLines:
-    """Invalid lines wait until one can be sent: an input without any model is a mistake in how the run was called."""
+    """Invalid lines, held back until a valid line comes: an input without any model is a usage error."""
 
     def __init__(self, write: Callable[[InvalidLine], None]) -> None:
         self._write = write
@@ -355,7 +355,7 @@ def _check_paths(input: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 @contextmanager
 def _graceful_sigint(run: Run[RequestLine]) -> Iterator[None]:
-    """Let Ctrl-C stop a run between two lines, not in the middle of one; the second time it is itself again."""
+    """Make Ctrl-C stop a run between two lines, not in the middle of one; a second Ctrl-C acts as usual."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

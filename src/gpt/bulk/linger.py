@@ -11,9 +11,9 @@ _LINGER = 0.05
 
 
 class Linger:
-    """A block in which the source is read, and a thread that calls `flush` now and then while one is entered.
+    """A context manager for reading from the source, and a thread that calls `flush` periodically meanwhile.
 
-    Never at another time: what `flush` changes needs no other lock.
+    `flush` is called at no other time, so what it changes needs no other lock.
     """
 
     def __init__(self, flush: Callable[[], None]) -> None:

@@ -152,7 +152,7 @@ class OutputFile:
             yield from file
 
     def _remove_failed(self) -> None:
-        """Replace the file by one without its failed lines: at any instant there is the old one or the new one."""
+        """Atomically replace the file with a copy without its failed lines."""
         folder, name = os.path.split(self.path)
         for left_over in glob.glob(f".{glob.escape(name)}.*{COPY_SUFFIX}", root_dir=folder):
             with contextlib.suppress(OSError):  # of a run that was killed while it did this
@@ -205,7 +205,7 @@ class OutputFile:
     def close_descriptor(self) -> None:
         """Close it as it is; in a forked child too, which would otherwise keep the lock when the parent is gone."""
         _open_files.discard(self)
-        # First forgotten, then closed: a fork in between must not close what another thread opens under this number.
+        # Cleared before it is closed: a fork in between must not close what another thread opens under this number.
         fd, self._fd = self._fd, _CLOSED
         if fd != _CLOSED:
             with contextlib.suppress(OSError):

@@ -25,12 +25,14 @@ Tokens = tuple[int, int]
 
 _MAX_OPEN = 32
 _FIRST_PROMPT_ONLY = ("timings",)
-"""Fields of a response that speak of the first prompt of a list alone: llama.cpp's."""
+"""Fields of a response that describe only the first prompt of a list (llama.cpp)."""
 
 
 def pack_key(request: CreateCompletionRequest) -> bytes | None:
-    """Return what the requests of one pack have in common, which is all but the prompt; `None` for one that is sent
-    alone: its prompt is a list already, or nobody can tell before it is checked."""
+    """Return what the requests of one pack have in common, which is everything except the prompt.
+
+    `None` for a request that is sent alone: its prompt is a list already, or it must be checked first.
+    """
     try:
         fields = codec.to_payload(request)
         kind = _prompt_kind(fields.pop("prompt", None))
@@ -85,11 +87,11 @@ class Packer(Generic[T]):
         return self.take() if len(self._open) > _MAX_OPEN else None
 
     def take(self) -> list[T]:
-        """Return the pack that has been open for longest, which there must be."""
+        """Remove and return the oldest open pack, which must exist."""
         return self._open.pop(next(iter(self._open)))
 
     def oldest(self) -> T:
-        """Return the first item of the pack that has been open for longest, which there must be."""
+        """Return the first item of the oldest open pack, which must exist."""
         return next(iter(self._open.values()))[0]
 
     def clear(self) -> None:
@@ -115,9 +117,9 @@ def completions_per_prompt(request: CreateCompletionRequest) -> int:
 def split_response(
     whole: CreateCompletionResponse, count: int, n: int
 ) -> list[tuple[CreateCompletionResponse, Tokens]] | None:
-    """Take a response to `count` prompts apart; `None` when it cannot be told which choice belongs to which prompt.
+    """Split a response to `count` prompts; return `None` if it is unclear which choice belongs to which prompt.
 
-    Each part has the tokens that it adds to a total: its own where the server tells them; else the first part has all.
+    Each part has the tokens that it adds to a total: its own if the server reports them; else the first part has all.
     """
     order = _choice_order([choice.index for choice in whole.choices], count * n)
     if order is None:
@@ -162,7 +164,7 @@ def split_body(body: bytes, count: int, n: int) -> list[tuple[bytes, Tokens]] | 
 
 
 def _choice_order(indices: Sequence[object], total: int) -> Sequence[int] | None:
-    """Return where in a response choice 0, 1, 2… is; `None` when they are not all there, each once."""
+    """Return the positions of the choices 0, 1, 2… in a response; `None` unless each is there exactly once."""
     if len(indices) != total:
         return None
     if all(index is None for index in indices):  # some servers number nothing

@@ -1,4 +1,4 @@
-"""The side of a run that is with the caller: it feeds the workers and hands out what comes back."""
+"""The caller's side of a run: submit requests to the workers and return their replies."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def run(
     max_failures: int | None = None,
     **call_options: Any,
 ) -> Iterator[Outcome]:
-    """Send many requests and return their outcomes as they complete, in whatever order that is.
+    """Send many requests and return their outcomes in the order of completion.
 
-    Requests are pulled only as fast as outcomes are taken, so any number of them fits into memory. What goes wrong
-    with one request, or with the worker that has it, is its outcome and never the end of the run. A 429 that names a
-    wait holds back the whole run, and the request is sent again (for as long as the client's `RetryConfig` allows in
-    `max_elapsed_time`).
+    Requests are pulled only as fast as outcomes are taken, so any number of them fits into memory. A failure of one
+    request, or of its worker, is the outcome of that request and never ends the run. A 429 with a requested wait pauses
+    the whole run, and the request is sent again (for as long as `max_elapsed_time` in the client's `RetryConfig`
+    allows).
 
-    When `requests` raises, no more are pulled, the outcomes in flight still come, and then the exception does. So it
-    is with Ctrl-C, except that what has not been started is dropped; a second Ctrl-C, or closing the iterator, leaves
-    at once.
+    If `requests` raises, no more are pulled, the outcomes in flight are still returned, and then the exception is
+    raised. Ctrl-C does the same, except that requests that have not been started are dropped; a second Ctrl-C, or
+    closing the iterator, stops at once.
 
     Args:
-        s: the client; or a list of clients, one a server. Each request then goes to the server with the fewest in
-            flight. One that cannot be reached rests for a while, and its requests go to the others. For workers in
-            other processes clients are pickled, without keys: they come from the workers' `OPENAI_API_KEY` or
-            from a function given as `security`.
+        s: the client, or a list of clients, one per server. Each request then goes to the server with the fewest in
+            flight. One that cannot be reached is left unused for a while, and its requests go to the others. For
+            workers in other processes, clients are pickled without keys, which come from the workers'
+            `OPENAI_API_KEY` or from a function passed as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
         executor: any `concurrent.futures.Executor`, yours to close; all but a `ThreadPoolExecutor` are taken to work in
             other processes. Without it, threads that end with the run.
@@ -164,10 +164,10 @@ class Run(Generic[Tag]):
         self._problem: BaseException | None = None
 
     def interrupt(self) -> None:
-        """Stop as Ctrl-C does, at the next step; for a signal handler, which may not do more.
+        """Stop at the next step, as Ctrl-C does; for a signal handler, which must not do more.
 
         Raises:
-            KeyboardInterrupt: the source is being read, which may take for ever.
+            KeyboardInterrupt: the source is being read, which may block indefinitely.
         """
         if self._linger.pulling:
             raise KeyboardInterrupt
@@ -209,7 +209,7 @@ class Run(Generic[Tag]):
             self._judge(future)
 
     def _feed(self) -> None:
-        """Submit until the window is full, unless something has come back or everybody is held back."""
+        """Submit until the window is full, a submission has ended, or all servers are rate limited."""
         while self._done.empty() and not self._is_held:
             if self._again:
                 self._submit(self._again.popleft())
@@ -227,7 +227,7 @@ class Run(Generic[Tag]):
         return self._workers.held() > 0
 
     def _pull(self) -> None:
-        """Take one request from the source; its end, good or bad, is the end of pulling."""
+        """Take one request from the source; stop pulling when it ends or raises."""
         try:
             with self._linger:
                 tag, request = next(self._source)
@@ -275,7 +275,7 @@ class Run(Generic[Tag]):
         future.add_done_callback(self._done.put)
 
     def _divide(self, tasks: list[Task[Tag]], error: Exception, retry: Callable[[list[Task[Tag]]], object]) -> None:
-        """Try the halves of what failed as a whole; what fails alone is its own outcome."""
+        """Retry the halves of a group that failed; the error of a single request is its outcome."""
         if len(tasks) == 1:
             self._ready.append((tasks[0], Reply(error=error)))
         else:
@@ -294,7 +294,7 @@ class Run(Generic[Tag]):
             return None
 
     def _judge(self, future: Future[Any]) -> None:
-        """Make what came back ready to be handed out, or to be sent again."""
+        """Queue the replies of a submission for the caller, or its requests to be sent again."""
         problem = CancelledError() if future.cancelled() else future.exception()
         if problem is not None:
             self._judge_failure(self._in_flight.pop(future), problem)
@@ -317,7 +317,7 @@ class Run(Generic[Tag]):
             self._again.append(again)
 
     def _judge_failure(self, tasks: list[Task[Tag]], problem: BaseException) -> None:
-        """Divide what an executor could not run, until it is known which request it was."""
+        """Divide a submission that the executor could not run, until the failing request is found."""
         if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
             return
         if not isinstance(problem, Exception) or isinstance(problem, BrokenExecutor | CancelledError):
@@ -340,7 +340,7 @@ class Run(Generic[Tag]):
                 self._stop(_with_note(error, f"stopped after {self._failures} failures in a row of the server's own"))
 
     def _stop(self, problem: BaseException) -> None:
-        """Start nothing more; the second time, leave."""
+        """Start nothing more; if already interrupted, raise at once."""
         if isinstance(self._problem, KeyboardInterrupt):
             raise problem
         self._problem = problem

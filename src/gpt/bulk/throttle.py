@@ -1,4 +1,4 @@
-"""What holds back the calls of a run to one server while that server asks to be left alone."""
+"""The throttle that pauses a run's calls to one server when that server asks for a pause."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Throttle:
 
         Args:
             max_wait: waits longer than this many seconds are left to the call.
-            clock: gives the time in seconds.
-            turns_away: whether a call that would have to wait ends instead, so that whoever sent it learns of the wait.
-            name: whose throttle it is, for the log.
+            clock: returns the time in seconds.
+            turns_away: whether a call that would have to wait is rejected instead, so that its sender can react.
+            name: the name of the server in the log.
         """
         self._max_wait = max_wait
         self._turns_away = turns_away
@@ -53,7 +53,7 @@ class Throttle:
         return True
 
     def hold(self, seconds: float) -> None:
-        """Hold everybody back for at least this many seconds from now."""
+        """Pause all calls for at least this many seconds from now."""
         with self._changed:
             now = self._clock()
             opens_at = now + max(seconds, _SHORTEST_HOLD)
@@ -62,14 +62,14 @@ class Throttle:
             self._opens_at = max(self._opens_at, opens_at)
 
     def remaining(self) -> float:
-        """Return the seconds for which everybody is still held back, 0 for none."""
+        """Return the seconds until the pause ends, 0 if there is none."""
         return max(0.0, self._opens_at - self._clock()) if self._opens_at else 0.0
 
     def wait(self) -> None:
-        """Wait until nobody is held back.
+        """Wait until the pause ends.
 
         Raises:
-            CancelledError: the run was stopped meanwhile, or this throttle turns away.
+            CancelledError: the run was stopped meanwhile, or this throttle rejects calls that would wait.
         """
         if not self._stopped and not self.remaining():
             return
@@ -87,7 +87,7 @@ class Throttle:
         return self._stopped
 
     def stop(self) -> None:
-        """Turn away everybody who waits, or comes."""
+        """Reject all current and future waits."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -18,7 +18,7 @@ from .pack import completions_per_prompt, merge, split_body, split_response, usa
 from .throttle import Throttle
 
 _REFUSED = (400, 413, 422)
-"""The status of a server for a pack when one of its prompts is bad, or all of them are too much."""
+"""The statuses that servers return for a pack if one of its prompts is bad, or if it is too large."""
 
 _MAYBE_REFUSED = (500, 501)
 """The status with which some servers refuse any list of prompts, and others fail."""
@@ -43,7 +43,7 @@ class Reply:
     status_code: int | None = None
     request_id: str | None = None
     held: float | None = None
-    """Seconds that the server wants everybody to wait, when the request should then be sent again."""
+    """Seconds that the server asked for all calls to wait, if the request should then be sent again."""
 
     @property
     def server_failure(self) -> bool:
@@ -52,7 +52,7 @@ class Reply:
 
 
 def blame(error: Exception | None) -> str:
-    """Return whose failure an error is: `server`, `request`, or `nobody` where it says nothing of the server."""
+    """Return the cause of an error: `server`, `request`, or `nobody` if it says nothing about the server."""
     if is_unreachable(error):
         return "server"
     if error is None or not isinstance(error, errors.APIStatusError):
@@ -87,10 +87,10 @@ class Sender:
     def __init__(
         self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, *, remote: bool = False
     ) -> None:
-        """Make clients of the run's own, with connections of their own and a throttle for each.
+        """Make clients for the run, with their own connections and a throttle for each.
 
-        A `remote` one sends nothing while all servers want to be left alone, so that the rest of a chunk goes back and
-        the submitter holds back the other processes too.
+        A `remote` sender sends nothing while all servers are rate limited, so that the rest of a chunk is returned
+        unsent and the submitter pauses the other processes too.
         """
         self._settings = settings
         self._clients: list[Gpt] = []
@@ -113,7 +113,7 @@ class Sender:
         return self._servers.stopped
 
     def held(self) -> float:
-        """Return the seconds for which all servers still want to be left alone."""
+        """Return the seconds for which all servers are still rate limited."""
         return self._servers.held()
 
     def stop(self) -> None:
@@ -252,7 +252,7 @@ class _Sending:
         return isinstance(error, errors.ResponseValidationError) or not isinstance(error, errors.SDKError)
 
     def _give_up_after(self, part: range, error: Exception) -> None:
-        """Spare a server that fails whatever it is sent: after two requests alone the rest of the pack fails too."""
+        """Stop sending to a server that always fails: after two single requests fail, the rest of the pack fails."""
         if not _is_server_failing(error):
             self._failed_alone = None
         elif self._failed_alone is None:

@@ -81,7 +81,7 @@ def _with_filename(error: OSError) -> object:
 
 
 def for_the_shell(message: str) -> str:
-    """Name options as this command has them: messages of the library are for people who write Python."""
+    """Replace the names of Python options in the library's messages with those of this command."""
     message = _PYTHON_EXCEPTION.sub("", _PYTHON_KEY.sub("", message))
     message = _PYTHON_URL.sub(r"--server-url \1", message)
     message = _PYTHON_OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
@@ -89,7 +89,7 @@ def for_the_shell(message: str) -> str:
 
 
 def _closed_pipe() -> typer.Exit:
-    """Return the end of a command whose reader has seen enough, as `head` has: 128 + SIGPIPE, without a word."""
+    """Return the exit of a command whose reader, such as `head`, closed the pipe: 128 + SIGPIPE, without a message."""
     # Else Python, when it ends, tries to write what is left and complains.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return typer.Exit(141)

@@ -99,11 +99,11 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _drain(queue: Any) -> None:
-    """Read what a pool has queued for its dead workers, so that this process can end.
+    """Read what a pool has queued for its dead workers, so that this process can exit.
 
-    The thread that writes a chunk larger than a pipe waits for a reader for ever, and the interpreter's exit for that
-    thread: so in Python 3.10 and 3.11 (cpython#94777), and after `shutdown(wait=False)` in later ones. `_call_queue`
-    and `_reader` are private; `test_batch_ctrl_c_at_any_moment_ends_the_run` fails when they move.
+    Otherwise the thread that writes a chunk larger than a pipe waits for a reader for ever, and the interpreter waits
+    for that thread at exit: in Python 3.10 and 3.11 (cpython#94777), and after `shutdown(wait=False)` in later ones.
+    `_call_queue` and `_reader` are private; `test_batch_ctrl_c_at_any_moment_ends_the_run` fails when they move.
     """
     with contextlib.suppress(OSError, ValueError):  # the pool has closed it
         while os.read(queue._reader.fileno(), 65536):
@@ -111,9 +111,9 @@ def _drain(queue: Any) -> None:
 
 
 def _start_worker() -> None:
-    """Prepare a worker: Ctrl-C is not for it, and when this process is killed it ends, too.
+    """Prepare a worker: ignore Ctrl-C, and exit when the parent process is killed.
 
-    A `ProcessPoolExecutor`'s worker otherwise waits for ever for work from a parent that is gone.
+    Otherwise a `ProcessPoolExecutor`'s worker waits for ever for work from a dead parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

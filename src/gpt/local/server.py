@@ -36,10 +36,10 @@ class Server:
     bundled model; with your own, 4,096 or what it was trained for, whichever is less. `port` 0 takes a free one.
     With an `api_key`, a request without it gets a 401.
 
-    The server ends with `close`, with the `with` block, when the object is collected, and with this process, however
-    that ends. A forked child may use the server and does not end it. Without an `api_key`, every program on this
-    machine can send requests, and so can a web page in a browser here (it cannot read the responses, unless it comes
-    from localhost).
+    The server stops on `close`, at the end of the `with` block, when the object is garbage-collected, and when this
+    process ends, however it ends. A forked child may use the server and does not stop it. Without an `api_key`, every
+    program on this machine can send requests, and so can a web page in a browser here (it cannot read the responses,
+    unless it comes from localhost).
     One request can keep llama.cpp busy for ever, for example by a grammar with a thousand optional parts: no other
     request is served then, and `close` still returns at once.
 
@@ -168,7 +168,7 @@ def _start(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
         process.stdin.write(json.dumps({**settings, "path": sys.path}).encode() + b"\n")
         process.stdin.flush()
     except OSError:
-        pass  # it has ended; what it wrote, or did not, says so
+        pass  # it has ended; `_read_address` reports why
     return process
 
 

@@ -6,10 +6,10 @@
         for score in scoring.score(s, ["A class definition.", "A definition class."], model="tiny"):
             print(score.perplexity, score.text)
 
-There are two ways to the same numbers, and one request finds out which one the server needs. vLLM, SGLang and OpenAI's
-form repeat a prompt with its log-probabilities (`echo`). llama.cpp's own server, and so `gpt.local`, is made to
-generate the text itself (forced decoding). A number is only given with the proof that it is the text's; else there is
-an error.
+There are two methods that give the same numbers, and one request finds out which one the server needs. vLLM, SGLang
+and OpenAI repeat a prompt with its log-probabilities (`echo`). llama.cpp's own server, and so `gpt.local`, is made to
+generate the text itself (forced decoding). A number is only returned if it provably belongs to the text; otherwise
+there is an error.
 """
 
 from .result import Score, ScoreOutcome

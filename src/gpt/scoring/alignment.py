@@ -19,7 +19,7 @@ _MOST_SPACES = 16
 """How many spaces before a word a server may have lost."""
 
 _MOST_PATHS = 64
-"""With more places than this where a token may end, nothing is proven; and it would take long to find out."""
+"""The maximum number of places where a token may end. With more, nothing can be proven in reasonable time."""
 
 _SPECIAL_TOKENS = 2
 """How many tokens at either end may be no part of the text."""
@@ -42,7 +42,7 @@ class Alignment(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """The cheapest ways to a position: what they cost, whence they come, and where they cross the boundary."""
+    """The cheapest paths to a position: their cost, where they come from, and where they cross the boundary."""
 
     cost: int
     start: int

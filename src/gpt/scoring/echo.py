@@ -1,6 +1,6 @@
-"""Scoring where the server repeats the prompt with its log-probabilities (`echo`), and refusal where it does not.
+"""Scoring by servers that repeat the prompt with its log-probabilities (`echo`); an error for those that do not.
 
-What comes back is only believed when it must be the prompt's: it repeats the text, or has as many tokens as ids were
+A response is only accepted if it must belong to the prompt: it repeats the text, or has as many tokens as ids were
 sent, and its very first token has no log-probability, as nothing comes before it.
 """
 
@@ -29,7 +29,7 @@ _CONTEXTS = 4096
 
 
 class Echo:
-    """Scoring by `echo` on one server, in one run; what one text learns of it, the next ones use."""
+    """Scoring by `echo` on one server, in one run; what one response shows about the server is used for later texts."""
 
     def __init__(self, settings: Settings, *, kind: str) -> None:
         self._settings = settings

@@ -1,7 +1,7 @@
-"""The common case of an echo: each token is whole characters, and together they spell the text that came back.
+"""The common case of an echo: each token has only whole characters, and together they spell the returned text.
 
-Then positions are sums of lengths, and the context's tokens need no look one by one. Whatever is not so simple is left
-to `echo`, which also says what is wrong; both give the same scores (`tests/scoring/test_plain.py`).
+Positions are then sums of lengths, and the context's tokens need not be examined one by one. All other cases are left
+to `echo`, which also reports what is wrong; both give the same scores (`tests/scoring/test_plain.py`).
 """
 
 from __future__ import annotations

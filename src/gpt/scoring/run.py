@@ -35,10 +35,11 @@ class _Text:
 class Run:
     """One pass over a source of jobs. Iterate it once.
 
-    A job's first step may call the server (to tokenize). While `first_step_calls` returns true, which is looked up when
-    there is a job, such steps are taken in `threads` threads, ahead of the requests; else where they are needed.
+    A job's first step may call the server (to tokenize). While `first_step_calls` returns true, which is checked for
+    each job, such steps run in `threads` threads, ahead of the requests; otherwise they run when they are needed.
 
-    While `first_alone` returns true, the first text is sent alone, and what it shows of the server spares the others.
+    While `first_alone` returns true, the first text is sent alone, so that what it shows about the server can be used
+    for the others.
     """
 
     def __init__(

@@ -223,7 +223,7 @@ class _Scorer:
 
 
 _KNOWN = (LLAMA_CPP, "vllm", "sglang")
-"""Servers of which one knows beforehand what they take."""
+"""Servers whose capabilities are known in advance."""
 
 _TOKENIZING_THREADS = 4
 

@@ -43,7 +43,7 @@ class Piece:
 
 
 class Server:
-    """One server as one client reaches it. Shared by threads; what it learns it keeps."""
+    """One server as one client reaches it. Shared by threads; caches what it finds out."""
 
     def __init__(self, s: Gpt, model: str, options: Mapping[str, Any]) -> None:
         self._transport: Transport = s._transport
@@ -67,7 +67,7 @@ class Server:
         """How many tokens a text may have, with room to generate one; `None` when the server does not tell."""
 
         self.has_token_grammar = True
-        """Whether it is believed to take a grammar of token ids; the first refusal tells."""
+        """Whether it is assumed to accept a grammar of token ids; false after the first refusal."""
 
         self._piece = lru_cache(_KNOWN_IDS)(self._ask_piece)
         self._affixes: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Parts that know nothing of gpt: JSON, events, retries, URLs, time."""
+"""Parts that do not depend on the rest of gpt: JSON, events, retries, URLs, time."""
 
 from .._core.unset import UNSET, Unset
 from .eventstreaming import EventStream

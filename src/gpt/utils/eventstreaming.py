@@ -15,10 +15,10 @@ T = TypeVar("T")
 class EventStream(Generic[T]):
     """An iterator over the events of a stream; also a context manager.
 
-    Events come as the server sends them. Leaving a `for` loop keeps the stream open, and another loop, `next()` or
-    `itertools` go on where it stopped. The end of a `with` block, `close()` (from any thread) and the garbage collector
-    end the stream and its connection; a stream that came to its end returns the connection for the next call.
-    Every error out of the iteration has `.partial`, everything received until then.
+    Events arrive as the server sends them. Leaving a `for` loop keeps the stream open; another loop, `next()` or
+    `itertools` continues where it stopped. The end of a `with` block, `close()` (from any thread) and the garbage
+    collector close the stream and its connection; a stream that was read to its end returns the connection for the
+    next call. Every error raised during iteration has `.partial`, with everything received until then.
     """
 
     response: requests.Response
@@ -82,19 +82,19 @@ class EventStream(Generic[T]):
         return event
 
     def collect(self) -> T:
-        """Read the rest and join everything, what was already iterated included, into one.
+        """Read the rest and join all events, including those already iterated, into one.
 
-        If the stream was closed early, this is what was received until then; see `completed`.
+        If the stream was closed early, the result has what was received until then; see `completed`.
         """
         for _ in self:
             pass
         return self._accumulate(self._received)
 
     def close(self) -> None:
-        """End the stream early; does nothing when it has ended.
+        """Close the stream early; do nothing if it has ended.
 
-        Returns at once and never raises. May be called again, and from another thread, whose loop over the stream then
-        ends without an error, from a signal handler, a finalizer or a forked child.
+        Returns at once and never raises. May be called repeatedly, and from another thread, a signal handler, a
+        finalizer or a forked child. A loop over the stream in another thread then ends without an error.
         """
         if not self._ended:
             self._closed = True

@@ -9,7 +9,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Literal
 
 MAX_SERVER_WAIT = 120.0
-"""The longest wait, in seconds, that a server may ask for and get."""
+"""The longest wait requested by a server, in seconds, that is honoured."""
 
 _MAX_PLAUSIBLE_WAIT = 366 * 24 * 3600.0
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -46,8 +46,8 @@ class BackoffStrategy:
 class RetryConfig:
     """What is retried and how often.
 
-    Retried are failures to connect, connections lost before the response's headers, and the statuses 408, 409, 429 and
-    500 upwards, unless the server says `x-should-retry: false` or the quota is used up.
+    Failures to connect, connections lost before the response's headers, and the statuses 408, 409, 429 and 500 or
+    above are retried, unless the server sends `x-should-retry: false` or the quota is used up.
     """
 
     strategy: Literal["backoff", "none"] = "backoff"
@@ -114,10 +114,10 @@ def should_retry_status(status: int, headers: Mapping[str, str], code: object = 
 
 
 def server_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Return how many seconds the server asks to wait; `None` if it does not, or not plausibly.
+    """Return how many seconds the server asks the client to wait; `None` for no value or an implausible one.
 
-    `retry-after-ms` (0 means now) comes before `Retry-After` in seconds or as a date. What is not positive, not
-    finite, longer than a year or not readable counts as not said.
+    `retry-after-ms` (0 means now) takes precedence over `Retry-After` in seconds or as a date. A value that is not
+    positive, not finite, longer than a year or unreadable is ignored.
 
     Args:
         headers: the response's headers, with names looked up in lower case.

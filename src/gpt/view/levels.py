@@ -35,7 +35,7 @@ def level(logprob: float | None) -> int:
 
 
 def percent(chance: float | None) -> str:
-    """Write a probability so that almost certain is not certain and unlikely is not impossible."""
+    """Format a probability; values just below 1 or above 0 are not rounded to certain or impossible."""
     if chance is None:
         return "?"
     if 0 < chance < 0.001:

@@ -12,8 +12,8 @@ from ..._core.text import Secret
 class Security(Model):
     """An API key and the header that carries it.
 
-    Neither its `repr` shows the key nor that of what `vars` and `dataclasses.asdict` return. `to_dict`, `to_json` and a
-    pickle contain it.
+    Its `repr` does not show the key, nor does the `repr` of what `vars` and `dataclasses.asdict` return. `to_dict`,
+    `to_json` and a pickle contain it.
     """
 
     api_key_auth: str
