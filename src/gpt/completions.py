@@ -32,10 +32,10 @@ class Completions:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    if not TYPE_CHECKING:  # to a type checker an unknown name is an error already
+    if not TYPE_CHECKING:  # type checkers already reject an unknown name
 
         def __getattr__(self, name: str) -> object:
-            """Raise the usual error, with a hint for those who come from openai-python."""
+            """Raise the usual error, with a hint for users of openai-python."""
             hint = ": use create_completion(shared.CreateCompletionRequest(...))" if name == "create" else ""
             message = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
             raise AttributeError(message, name=name, obj=self)
@@ -50,7 +50,7 @@ class Completions:
             retries: what is retried and how often, for this call.
             timeout: seconds, `(connect, read)`, or `None` for no limit, for this call.
             deadline: seconds of wall clock for the whole call, a stream included.
-            http_headers: headers that win over ours and the client's; `None` takes one off the wire.
+            http_headers: headers that override ours and the client's; `None` removes one.
             query: query parameters, added to those of the server URL.
             server_url: another base URL for this call.
 

@@ -1,4 +1,4 @@
-"""What a server really honours, found out by trying: at most 12 requests and 64 generated tokens.
+"""Find out what a server really honours, by at most 12 requests and 64 generated tokens.
 
     from gpt import doctor
 
@@ -7,7 +7,7 @@
     for check in report.checks:
         print(check.name, check.result, check.detail)
 
-Servers accept fields that they ignore, so each check looks at what comes back, not at the status alone.
+Servers accept fields that they ignore, so each check examines the response, not just the status.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Report:
     """In the order in which they were made; only the first when the server completes nothing."""
 
     batch_size: int
-    """The `batch_size` that fits `gpt.bulk`: 1 where the server does not take lists of prompts."""
+    """The `batch_size` to use with `gpt.bulk`: 1 if the server does not accept lists of prompts."""
 
     scoring: Literal["echo", "forced"] | None
     """The `method` to use with `gpt.scoring`; `None` if the server cannot score."""
@@ -79,11 +79,11 @@ class Report:
     """How many requests were sent."""
 
     tokens: int
-    """The most tokens that they could generate."""
+    """The maximum number of tokens that they could generate."""
 
     @property
     def ok(self) -> bool:
-        """Whether plain and streamed completions work and nothing that was looked at is wrong."""
+        """Whether plain and streamed completions work and no check found anything wrong."""
         results = {check.name: check.result for check in self.checks}
         return results.get("completion") == results.get("stream") == "yes" and "wrong" not in results.values()
 
@@ -104,7 +104,7 @@ def probe(s: Gpt, *, model: str | None = None) -> Report:
     """Find out what a server honours. The requests are sent one after the other, without retries.
 
     Args:
-        s: the client; its time limits, headers and hooks hold.
+        s: the client; its time limits, headers and hooks apply.
         model: the model's name; without it, the only one that the server lists.
 
     Raises:
@@ -123,7 +123,7 @@ def probe(s: Gpt, *, model: str | None = None) -> Report:
 
 
 class _Prober:
-    """One examination; it counts what it sends."""
+    """One probe of a server; counts what it sends."""
 
     def __init__(self, s: Gpt) -> None:
         self._s = s
@@ -220,7 +220,7 @@ class _Prober:
         return Check("token ids", "wrong", f"3 ids were read as {count} tokens")
 
     def _echo(self, owner: str) -> Check:
-        # One token and not none: llama-cpp-python takes 0 for no limit.
+        # One token, not 0, which llama-cpp-python treats as no limit.
         choice = self._complete(echo=True, logprobs=1, tokens=1).choices[0]
         if not str(choice.text or "").startswith(PROMPT):
             return Check("echo", "ignored", f"the text begins {_quote(str(choice.text or ''))}")
@@ -347,7 +347,7 @@ def _quote(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a server's words fit for one line of a terminal."""
+    """Return text from a server as one printable line, shortened."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
     return line if len(line) <= 200 else f"{line[:200]}…"
 

@@ -1,6 +1,6 @@
 """The one way to extend a call: a function around each attempt.
 
-A hook sees the request as it will go out, after authentication, and the response as it came in. It may change the
+A hook sees the request as it will be sent, after authentication, and the response as received. It may change the
 request (a copy made for this attempt), send it once, several times or not at all, and return any `requests.Response`.
 """
 
@@ -17,7 +17,7 @@ Send = Callable[[requests.PreparedRequest], requests.Response]
 """Send a request to the next hook, the last of which is the network."""
 
 Hook = Callable[[requests.PreparedRequest, Send], requests.Response]
-"""Called once an attempt with the request and the way to send it."""
+"""Called once per attempt, with the request and the function that sends it."""
 
 
 def chain(hooks: Iterable[Hook], send: Send) -> Send:

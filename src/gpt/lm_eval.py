@@ -36,7 +36,7 @@ from .sdk import Gpt
 __all__ = ["GptLM"]
 
 _MOST_STOPS = 4
-"""How many stop sequences servers take; the text is cut at the others here."""
+"""How many stop sequences servers accept; the text is cut at any others here."""
 
 _FIELDS = frozenset(each.name for each in fields(CreateCompletionRequest))
 
@@ -62,7 +62,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
 
         Args:
             model: the name of the model, as the server knows it.
-            client: the client, yours to close; without it, one of `base_url`.
+            client: the client, which the caller closes; without it, one is made for `base_url`.
             base_url: the server's base URL, up to `/v1`; without it `OPENAI_BASE_URL`.
             prefix_token: the text placed before a text without a context: the model's end-of-text token, such as
                 `<|endoftext|>`. llama.cpp's server reports it.
@@ -171,7 +171,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
         return self._max_length
 
     def _props(self) -> Mapping[str, Any]:
-        """Return what llama.cpp's server says of its model."""
+        """Return the properties that llama.cpp's server reports about its model."""
         body = self._client._transport.get("/props", root_of(self._client.sdk_configuration.server_url))
         try:
             value = codec.loads(body or b"{}")

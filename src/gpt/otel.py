@@ -43,8 +43,8 @@ class TracedGpt(Gpt):
     """
 
     provider: str = "openai"
-    """The value of `gen_ai.provider.name`. The conventions ask for `openai` where a server of its protocol is not known
-    any better; set it in a subclass to name yours."""
+    """The value of `gen_ai.provider.name`. The conventions require `openai` for a server that uses its protocol and
+    is not identified further; set it in a subclass to name yours."""
 
     def _start(self, *args: Any, **options: Any) -> None:
         super()._start(*args, **options)
@@ -61,7 +61,7 @@ class _TracedCompletions(Completions):
         self, request: shared.CreateCompletionRequest, **options: Any
     ) -> operations.CreateCompletionResponse:
         if not isinstance(request, shared.CreateCompletionRequest):
-            return super().create_completion(request, **options)  # a misuse, and no call
+            return super().create_completion(request, **options)  # invalid use: no call is made
         invocation = self._start_span(request, options.get("server_url"))
         try:
             result = super().create_completion(request, **options)
@@ -126,7 +126,7 @@ class _TracedStream(SyncStreamWrapper[shared.CreateCompletionResponse]):
 
 
 class _Summary:
-    """What a span says of a response, gathered from one completion or from the chunks of one."""
+    """What a span records about a response, gathered from one completion or from its chunks."""
 
     def __init__(self) -> None:
         self._id: str | None = None

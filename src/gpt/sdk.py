@@ -37,7 +37,7 @@ _OTHER_NAMES = {
     "http_client": "client=, a requests.Session",
     "max_retries": "retry_config=utils.RetryConfig(max_retries=...)",
 }
-"""What openai-python's options are called here."""
+"""The names of openai-python's options here."""
 
 
 class Gpt:
@@ -74,7 +74,7 @@ class Gpt:
         """Configure a client; nothing is sent yet.
 
         Args:
-            security: the key, or a function that gives it, called for every attempt. Without it, `OPENAI_API_KEY`.
+            security: the key, or a function that returns it, called for every attempt. Without it, `OPENAI_API_KEY`.
             server_idx: index into `gpt.sdkconfiguration.SERVERS`; not together with `server_url`.
             server_url: the base URL, such as `http://localhost:8000/v1`. Without it and `server_idx`,
                 `OPENAI_BASE_URL`.
@@ -83,7 +83,7 @@ class Gpt:
             retry_config: what is retried and how often; retries are on by default.
             timeout: seconds for connecting and for each read, `(connect, read)`, or `None`; default (5, 600).
             deadline: seconds of wall clock for each call as a whole.
-            http_headers: headers of every request, winning over ours; `None` takes one off the wire.
+            http_headers: headers of every request, which override ours; `None` removes one.
             hooks: functions around each attempt, the first one outermost; see `gpt.hooks`.
             max_response_bytes: the largest response that is read, in bytes, decompressed.
 
@@ -109,8 +109,8 @@ class Gpt:
             self._start(configuration, Transport(configuration))
             return
         except (TypeError, ValueError) as error:
-            # The frames of the checks hold keys and passwords, which a traceback with locals would show; so does
-            # this one's. The message names the option.
+            # This frame and those of the checks hold keys and passwords, which a traceback with locals would show.
+            # The message names the option.
             refused = error.with_traceback(None)
         del security, server_url, url_params, client, http_headers, hooks, unknown
         try:
@@ -124,7 +124,7 @@ class Gpt:
 
         Args:
             configuration: settings, such as `dataclasses.replace(s.sdk_configuration, deadline=2)`.
-            throttle: what the calls of a bulk run share, so that a rate limit of one holds all of them.
+            throttle: shared by the calls of a bulk run, so that a rate limit on one of them pauses all.
         """
         client = object.__new__(cls)
         client._start(configuration, Transport(configuration, throttle))
@@ -168,7 +168,7 @@ class Gpt:
         return self._copy(configuration, self._transport.with_configuration(configuration))
 
     def _copy(self, configuration: SDKConfiguration, transport: Transport) -> Self:
-        """Return a client that keeps what a subclass put on this one."""
+        """Return a client that keeps the attributes that a subclass set on this one."""
         client = object.__new__(type(self))
         vars(client).update(vars(self))
         client._start(configuration, transport)

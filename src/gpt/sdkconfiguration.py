@@ -69,7 +69,7 @@ class Environment:
 class _SealedSecurity(Security):
     """A literal key inside a configuration: cannot be changed, and has no fields that `dataclasses.asdict` would show.
 
-    `asdict` goes by `__dataclass_fields__`; without any it shows `{}` (`test_sdkconfiguration` holds it).
+    `asdict` uses `__dataclass_fields__`; without any it returns `{}` (`test_sdkconfiguration` checks this).
     """
 
     __dataclass_fields__ = {}  # noqa: RUF012
@@ -134,7 +134,7 @@ class SDKConfiguration:
     """Seconds for a whole call; `None` for no limit."""
 
     http_headers: Mapping[str, str | None] = field(default_factory=lambda: FrozenHeaders({}))
-    """Headers of every request; `None` takes one off the wire."""
+    """Headers of every request; `None` removes one."""
 
     hooks: tuple[Hook, ...] = ()
     """Functions around each attempt, the first one outermost."""
@@ -187,7 +187,7 @@ class SDKConfiguration:
     def __repr__(self) -> str:
         try:
             return self._summary()
-        except Exception:  # settings that are being refused, seen in a traceback with locals
+        except Exception:  # invalid settings, shown in a traceback with locals
             return "<SDKConfiguration, refused>"
 
     def _summary(self) -> str:
@@ -228,7 +228,7 @@ def _unpickle(state: dict[str, Any], needs_key: bool) -> SDKConfiguration:
 
 
 def refuse_to_pickle_keys(configuration: SDKConfiguration) -> None:
-    """Raise a `TypeError` that says what to do instead when pickling would carry a credential."""
+    """Raise a `TypeError` that says what to do instead if the pickle would contain a credential."""
     if isinstance(configuration.security, Security) and configuration.key_header() is not None:
         raise TypeError(
             "a client with a literal key is not pickled: leave security= out and set OPENAI_API_KEY where the"

@@ -1,1 +1,1 @@
-"""The ground floor: JSON, models, events, headers, URLs and time. Knows no HTTP library and nothing of gpt."""
+"""The lowest layer: JSON, models, events, headers, URLs and time. Independent of HTTP libraries and of gpt."""

@@ -28,7 +28,7 @@ EXTRA_FIELDS = "additional_properties"
 """The field that holds what a server or a caller adds to the typed fields."""
 
 MAX_MEMORY = 1024**3
-"""How much memory, in bytes, what is read from one JSON text may take by a rough estimate."""
+"""The maximum memory, in bytes and by a rough estimate, for what is read from one JSON text."""
 
 _ORJSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _AS_IS = frozenset({str, int, float, bool, list, tuple})
@@ -38,7 +38,7 @@ _BYTES_PER_VALUE = 64
 
 
 class ShapeError(ValueError):
-    """JSON that is not the object it should be. The message names the field, what was expected and what came."""
+    """JSON of the wrong shape. The message names the field, what was expected and what was received."""
 
 
 class OversizeError(ValueError):
@@ -50,7 +50,7 @@ Build = Callable[[dict[str, Any], bool], Any]
 
 
 class ClassSchema:
-    """What is known of one dataclass, compiled from its type hints: computed once, used for every value."""
+    """The schema of one dataclass, compiled once from its type hints and used for every value."""
 
     def __init__(self, cls: type[Any]) -> None:
         hints = get_type_hints(cls)
@@ -66,7 +66,7 @@ _schemas: dict[type[Any], ClassSchema] = {}
 
 
 def class_schema(cls: type[Any]) -> ClassSchema:
-    """Return the schema of a dataclass, made the first time."""
+    """Return the schema of a dataclass, compiled on first use."""
     schema = _schemas.get(cls)
     if schema is None:
         schema = _schemas[cls] = ClassSchema(cls)
@@ -77,7 +77,7 @@ def class_schema(cls: type[Any]) -> ClassSchema:
 
 
 def _compile_build(cls: type[Any], declared: Iterable[Field[Any]], schema: ClassSchema) -> Build:
-    """Compile the way from a JSON object to an instance; this runs for every chunk of every stream."""
+    """Compile the function from a JSON object to an instance; it runs for every chunk of every stream."""
     known, required = frozenset(schema.names), schema.required
     defaults = {field.name: field.default for field in declared if field.default is not MISSING}
     inferred = dict.fromkeys(required) | defaults
@@ -123,7 +123,7 @@ def _nested(hints: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[Any, bool
 
 
 def _object_decoder(cls: type[Any]) -> Callable[[Any, bool], Any]:
-    """Return what converts an object; anything else stays as it came."""
+    """Return a function that converts an object and returns anything else unchanged."""
     build = class_schema(cls).build
 
     def convert(value: Any, infer_missing: bool) -> Any:
@@ -135,7 +135,7 @@ def _object_decoder(cls: type[Any]) -> Callable[[Any, bool], Any]:
 
 
 def _list_decoder(name: str, cls: type[Any]) -> Callable[[Any, bool], Any]:
-    """Return what converts a list of objects; anything else is an error."""
+    """Return a function that converts a list of objects and raises for anything else."""
     build = class_schema(cls).build
 
     def convert(values: Any, infer_missing: bool) -> list[Any]:
@@ -215,11 +215,11 @@ def _loads_leniently(data: bytes | str, error: ValueError) -> Any:
 
 
 def _is_deeper(value: Any, max_depth: int) -> bool:
-    """Return whether parsed JSON has more levels of lists and dicts.
+    """Return whether parsed JSON has more than `max_depth` levels of lists and dicts.
 
     `gc.get_referents` gives the items of all lists and dicts of a level at once, keys included, and nothing for
-    scalars: 8 ns for each value where a loop takes 40. Only for what a parser has just made: other objects refer to
-    their classes, and so to everything.
+    scalars: 8 ns per value, where a loop takes 40 ns. Only for freshly parsed JSON: other objects refer to their
+    classes, and so to everything.
     """
     level = [value]
     for _ in range(max_depth):
@@ -230,7 +230,7 @@ def _is_deeper(value: Any, max_depth: int) -> bool:
 
 
 def _estimate_memory(data: bytes | str) -> int:
-    """Return about how many bytes the values of a JSON text take; too many where a long text holds brackets.
+    """Estimate how many bytes the values of a JSON text take; the estimate is too high if a long text has brackets.
 
     `{"a":"b"},` is 10 bytes of JSON and some 300 in memory; without a bound, 256 MiB of JSON could take 10 GiB.
     """
@@ -308,7 +308,7 @@ def dump_payload(value: Mapping[str, Any]) -> bytes:
 
 
 def _dump_builtins(value: Mapping[str, Any], problem: str) -> bytes:
-    """Write what orjson refuses although JSON could hold it: NumPy arrays of another byte order, for one."""
+    """Write what orjson refuses although JSON could hold it, such as NumPy arrays of another byte order."""
     try:
         return orjson.dumps(to_builtins(value))
     except TypeError:
@@ -363,7 +363,7 @@ def _default(value: Any) -> Any:
 
 
 def _to_json_type(value: Any) -> Any:
-    """Reduce a value as the wire does, which includes what orjson has a form for by itself (a UUID)."""
+    """Convert a value as for sending, including types that orjson supports by itself (a UUID)."""
     try:
         return _default(value)
     except TypeError:
@@ -371,7 +371,7 @@ def _to_json_type(value: Any) -> Any:
 
 
 def _normalize(value: Any, name: str) -> Any:
-    """Make keys strings, and a list of what can be iterated only once, so that an error can say where it is."""
+    """Convert keys to strings, and an iterator to a list, so that an error can name the position in it."""
     if isinstance(value, Mapping):
         return _string_keys(value, name)
     return list(value) if isinstance(value, Iterator) else value

@@ -33,7 +33,7 @@ def parse_seconds(value: Any, name: str) -> float | None:
 
     Raises:
         TypeError: it is not a number or `None`.
-        ValueError: it is not positive, or more than sockets can count.
+        ValueError: it is not positive, or more than a socket timeout can hold.
     """
     if value is None:
         return None
@@ -57,11 +57,11 @@ class Deadline:
         self._end = clock() + seconds
 
     def shorten(self, seconds: float) -> None:
-        """Bring the moment forward, to at most this many seconds from now."""
+        """Move the deadline to at most this many seconds from now."""
         self._end = min(self._end, self._clock() + seconds)
 
     def extend(self, seconds: float) -> None:
-        """Put the moment off, by time that does not count."""
+        """Extend the deadline, by time that does not count."""
         self._end += seconds
 
     def remaining(self) -> float:

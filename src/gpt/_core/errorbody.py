@@ -69,7 +69,7 @@ def read_error_data(data: Any) -> ErrorDetails:
 
 
 def is_error(data: Any) -> bool:
-    """Return whether parsed JSON, come with a status of success, is an error all the same."""
+    """Return whether parsed JSON from a response with a success status is nevertheless an error."""
     if not isinstance(data, dict):
         return False
     if data.get("error"):

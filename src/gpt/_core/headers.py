@@ -1,4 +1,4 @@
-"""What headers say: request ids; which of them hold credentials, and which a caller may set."""
+"""Headers: request ids, which of them hold credentials, and which a caller may set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CREDENTIAL_WORDS = (
     *("signature", "subscription"),
 )
 _CREDENTIAL_PARTS = {"sig", "sas", "code"}
-"""Too short to be looked for anywhere in a name: `design` is no signature."""
+"""Too short to match anywhere in a name: `design` is not a signature."""
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110, 5.6.2."""
@@ -62,11 +62,11 @@ def _basic_password(encoded: str) -> list[str]:
 
 
 def check_headers(headers: Mapping[str, str | None] | None, name: str = "http_headers") -> dict[str, str | None]:
-    """Check extra headers; `None` as a value takes a header off the wire.
+    """Check extra headers; `None` as a value removes a header.
 
     Raises:
         TypeError: a name or value is no string.
-        ValueError: one cannot be sent, or is ours to set. The message does not show the value.
+        ValueError: one cannot be sent, or is set by the client itself. The message does not show the value.
     """
     if headers is None:
         return {}
@@ -106,7 +106,7 @@ def check_key_header(value: object, name: str) -> str:
     """Check the name of the header that carries a key.
 
     Raises:
-        TypeError, ValueError: as `check_header_name`; and it is a header that is ours to set.
+        TypeError, ValueError: as `check_header_name`; also for a header that is set by the client itself.
     """
     header = check_header_name(value, name)
     if header.lower() in _OURS:

@@ -1,4 +1,4 @@
-"""What type hints of fields mean for JSON: their forms, the names of these in messages, and what may be written."""
+"""What type hints mean for JSON: the types of a field, their names in messages, and what may be written."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class FieldCheck(NamedTuple):
     """What a field accepts when it is written."""
 
     exact: frozenset[type]
-    """The types that need no further look."""
+    """The types that need no further check."""
 
     scalars: tuple[type, ...]
     items: tuple[Any, ...]
-    """The forms of items, where a sequence is accepted. A mix is left to the server: llama.cpp takes one."""
+    """The forms of items, where a sequence is accepted. A mix is left to the server: llama.cpp accepts one."""
 
     values: tuple[Any, ...]
     """The forms of values, where a mapping is accepted."""
@@ -34,9 +34,9 @@ class FieldCheck(NamedTuple):
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union that JSON has a form for; any other hint is its own only member.
+    """Return the members of a union that have a JSON form; any other hint is its own only member.
 
-    `None` is left out, and so are protocols, which name what is converted to one of the other members (arrays).
+    `None` is left out, and so are protocols, which stand for values that are converted to another member (arrays).
     """
     members = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
     return tuple(each for each in members if each is not type(None) and not _is_protocol(each))
@@ -102,7 +102,7 @@ def field_check(hint: Any) -> FieldCheck | None:
 
 
 def _written_label(forms: tuple[Any, ...]) -> str:
-    """Return the name of a hint for whoever writes it: an instance where readers take an object."""
+    """Return the name of a hint for errors in writing: a class where reading accepts an object."""
     if len(forms) == 1 and is_dataclass(forms[0]):
         return f"a {cast(type, forms[0]).__name__}"
     return describe_hint(forms).replace("a finite number", "a number")
@@ -125,12 +125,12 @@ def _accepts(check: FieldCheck, value: Any) -> bool:
         return not isinstance(scalar, bool) or bool in check.scalars
     if not check.items or isinstance(value, _NO_LISTS):
         return False
-    # An array's items are left to the server: a look at each would cost more than to send them.
+    # An array's items are left to the server: checking each would cost more than sending them.
     return hasattr(value, "tolist") or (isinstance(value, Iterable) and _are_all(check.items, value))
 
 
 def _are_all(forms: tuple[Any, ...], values: Iterable[Any]) -> bool:
-    """Return whether all items have one of these forms, by a look at each type that occurs; long lists have few."""
+    """Return whether all items have one of these forms, checking each distinct type once; long lists have few."""
     return all(any(_is_kind(kind, form) for form in forms) for kind in set(map(type, values)))
 
 
@@ -157,5 +157,5 @@ def _is_container(form: Any) -> bool:
 
 
 def _python_scalar(value: Any) -> Any:
-    """Return the Python scalar of NumPy's, which a comparison or a reduction leaves behind."""
+    """Convert a NumPy scalar, as a comparison or a reduction returns it, to a Python scalar."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value

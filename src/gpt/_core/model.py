@@ -1,4 +1,4 @@
-"""The base of every model: the dataclasses-json API, carried by the codec so that it agrees with the wire."""
+"""The base of every model: the dataclasses-json API, implemented by the codec so that it matches what is sent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Model(DataClassJsonMixin):
     """A dataclass with `to_dict`, `from_dict`, `to_json`, `from_json` and `schema`.
 
     Fields that are `None` are left out; what is in `additional_properties` is written beside the fields and
-    wins over them. Reading keeps values as they came and puts unknown keys into `additional_properties`. So an
-    object made by `dataclasses.asdict`, where the extra fields stand under that name, does not read back: use
-    `to_dict`.
+    wins over them. Reading keeps values as they came and puts unknown keys into `additional_properties`. An
+    object made by `dataclasses.asdict`, which has the extra fields under that name, therefore cannot be read back:
+    use `to_dict`.
     """
 
     json_strict: ClassVar[bool] = False

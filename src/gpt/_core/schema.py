@@ -1,7 +1,7 @@
 """Strict marshmallow schemas for the models, built from their type hints.
 
 dataclasses-json's own builder turns 1.7 into 1, takes "3" for an integer and drops unknown keys; JSON from outside
-(batch lines, command line) deserves better.
+(batch lines, command line) needs stricter checks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Checked(fields.Field):
 
 
 class _ModelSchema(Schema):
-    """Keep unknown keys, load to the model, dump what the wire would carry."""
+    """Keep unknown keys, load to the model, dump what would be sent."""
 
     class Meta:
         unknown = INCLUDE
@@ -53,7 +53,7 @@ class _ModelSchema(Schema):
 
     @post_load
     def _build(self, data: dict[str, Any], **_: Any) -> Any:
-        # Required fields were looked for by now; one that is missing was left out by `only`, `exclude` or `partial`.
+        # Required fields have been checked; one that is missing was left out by `only`, `exclude` or `partial`.
         try:
             return codec.decode(self.built_class, data, infer_missing=True)
         except codec.ShapeError as error:
@@ -124,7 +124,7 @@ def _matches_any(value: Any, hint: Any) -> bool:
 
 
 def _check_nested(value: Any, form: Any, partial: Any) -> None:
-    """Check the fields of what is nested; it is built with the whole."""
+    """Check the fields of a nested object, which is built together with the outer one."""
     if is_dataclass(form) and isinstance(form, type):
         schema_for(form).load(value, partial=partial)
     elif get_origin(form) is list and is_dataclass(get_args(form)[0]):

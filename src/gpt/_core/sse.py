@@ -2,7 +2,7 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 Lines end with LF, CR or CRLF, wherever the bytes are cut. One leading byte-order mark is dropped. `data` stays
-bytes: whoever reads it decides what invalid UTF-8 means. One departure: a field named `error`, which llama.cpp sent
+bytes: the caller decides what invalid UTF-8 means. One deviation: a field named `error`, which llama.cpp sent
 before September 2025 and a strict parser would drop, counts as `event: error` with that data.
 """
 
@@ -26,7 +26,7 @@ class Event(NamedTuple):
     """The last event id seen so far."""
 
     is_complete: bool = True
-    """False for what the end of the input left without its blank line."""
+    """False if the input ended before the blank line of the event."""
 
 
 class Decoder:

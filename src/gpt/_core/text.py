@@ -15,7 +15,7 @@ _MIN_SECRET = 6
 class Secret(str):
     """A string whose `repr` is masked, so that containers that hold it (`dataclasses.asdict`, `vars`) show no key.
 
-    Everything else is that of the string itself: `str(secret)`, `f"{secret}"` and JSON have the text.
+    Otherwise it behaves as the string itself: `str(secret)`, `f"{secret}"` and JSON have the text.
     """
 
     __slots__ = ()
@@ -35,7 +35,7 @@ def single_line(text: str, limit: int = _MAX_LENGTH) -> str:
 def mask(text: str, secrets: Iterable[str]) -> str:
     """Return text with each secret replaced by `***`, in any case, also where it is escaped for JSON or a URL.
 
-    Mask before cutting: a cut that goes through a secret would leave a part of it.
+    Mask before cutting: a cut inside a secret would leave a part of it.
     """
     for secret in secrets:
         if len(secret) >= _MIN_SECRET:

@@ -1,4 +1,4 @@
-"""Where and why a value cannot be written as JSON, looked for after a writer has refused it."""
+"""Find where and why a value cannot be written as JSON, after a writer has refused it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .describe import describe_type
 
 MAX_DEPTH = 200
-"""How many arrays and objects may stand inside each other, in all JSON that is read or written.
+"""The maximum nesting depth of arrays and objects, in all JSON that is read or written.
 
 What is accepted can then also be displayed, compared, copied, pickled and written again, none of which raises a
 `RecursionError` at this depth: the interpreter's limit is 1,000 frames, `copy.deepcopy` takes two for each level, and
@@ -21,7 +21,7 @@ orjson itself writes no more than 254 levels.
 _MAX_PATH = 60
 
 Convert = Callable[[Any], Any]
-"""Reduces what is no JSON type to one; raises a `TypeError` where it cannot."""
+"""Converts a value that is not a JSON type to one that is; raises a `TypeError` if it cannot."""
 
 
 def find_unserializable(value: Any, convert: Convert) -> Exception | None:
@@ -64,7 +64,7 @@ def _unserializable_inside(value: Any, path: str, depth: int, convert: Convert) 
         except TypeError:
             yield TypeError(f"{path or 'the request'}: expected a JSON value, got {describe_type(value)}")
         else:
-            # What converts to neither may convert to itself without end.
+            # A value that converts to neither may convert to itself endlessly.
             depth += type(converted) not in (list, dict)
             yield from _unserializable(converted, path, depth, convert)
 

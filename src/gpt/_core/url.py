@@ -12,8 +12,8 @@ QueryValue = str | int | float | bool | Sequence[str | int | float | bool] | Non
 def fill(template: str, params: Mapping[str, str] | None) -> str:
     """Replace the `{name}` parts of a server URL.
 
-    Values are quoted, so that none can change the host that the template names: only in the place of a host, a port or
-    the whole beginning may they have what belongs there (`:` and, at the very beginning, `/`).
+    Values are quoted, so that none can change the host in the template. Only a value in place of a host, a port or the
+    whole beginning may contain the characters that belong there (`:` and, at the very beginning, `/`).
 
     Raises:
         TypeError: `params` is no mapping.
@@ -33,11 +33,11 @@ def fill(template: str, params: Mapping[str, str] | None) -> str:
 
 
 def check_base(text: str, name: str = "server_url") -> str:
-    """Normalise a base URL: white space around it and one trailing slash go, a query stays.
+    """Normalise a base URL: strip white space around it and one trailing slash, keep a query.
 
     Raises:
         TypeError: it is no string.
-        ValueError: it has no http scheme (`http`, `https`, `http+unix`…), no host, or a port that is none.
+        ValueError: it has no http scheme (`http`, `https`, `http+unix`…), no host, or an invalid port.
     """
     if not isinstance(text, str):
         raise TypeError(f"{name}: expected a string, got {type(text).__name__}")
@@ -49,7 +49,7 @@ def check_base(text: str, name: str = "server_url") -> str:
         raise ValueError(f"{name}: not a URL; its host contains a space or a control character")
     if "%" in _host(parts) and parts.scheme.lower() in ("http", "https") and "[" not in _host(parts):
         raise ValueError(f"{name}: not a URL; its host contains a character that a host cannot have")
-    # http+unix and the like are for the adapters of a session of the caller's.
+    # http+unix and the like are handled by adapters of the caller's session.
     if parts.scheme.lower().partition("+")[0] not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{name}: expected a URL such as http://localhost:8000/v1, {_what_is_wrong(text, parts)}")
     return parts._replace(path=parts.path.removesuffix("/"), fragment="").geturl()
@@ -112,7 +112,7 @@ def with_query(url: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def resolve(url: str, reference: str) -> str:
-    """Return where a reference such as a `Location` leads from a URL; empty when it cannot be read."""
+    """Resolve a reference, such as a `Location`, against a URL; empty if it cannot be read."""
     try:
         return urljoin(url, reference)
     except ValueError:
@@ -120,7 +120,7 @@ def resolve(url: str, reference: str) -> str:
 
 
 def base_of(url: str, path: str) -> str:
-    """Return the base URL that `join` makes this URL of with `path`; empty when there is none."""
+    """Return the base URL from which `join` makes this URL with `path`; empty if there is none."""
     parts = split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.endswith(path):
         return ""
@@ -139,7 +139,7 @@ def redact(url: str) -> str:
 
 
 def split(text: str) -> SplitResult | None:
-    """Split a URL; `None`, not an exception, when it is none: an exception may show a part of a password."""
+    """Split a URL; return `None` for an invalid one, since an exception may show a part of a password."""
     try:
         parts = urlsplit(text)
         _ = parts.port

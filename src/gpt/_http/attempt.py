@@ -1,6 +1,6 @@
-"""One attempt: prepare the request, add the key, run the hooks, send. Its outcome is a value.
+"""One attempt: prepare the request, add the key, run the hooks and send. The outcome is returned as a value.
 
-Foreign exceptions end in `_NetworkSend`, the innermost `send` of the hooks.
+Exceptions from the layers below are caught in `_NetworkSend`, the innermost `send` of the hooks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MIN_TIMEOUT = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one attempt brought: a successful response, or an error and whether another attempt may help."""
+    """The result of one attempt: a successful response, or an error and whether a retry may help."""
 
     response: requests.Response | None = None
     error: errors.SDKError | None = None
@@ -62,7 +62,7 @@ class Sender:
         """Make one attempt.
 
         Raises:
-            errors.SDKError: a hook's own, and those that no retry can help: passed on as they are.
+            errors.SDKError: raised by a hook, or one that no retry can fix; passed on unchanged.
             TypeError, ValueError: the key, or what a hook returned, cannot be used.
         """
         request = self._prepare(call)
@@ -104,8 +104,8 @@ class Sender:
 
     def _error_status(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:
         if response.status_code < 200 and response.raw is not None:
-            # An interim response (RFC 9110, 15.2): the final one is still to come on this connection, so it is closed
-            # unread. Reading would make urllib3 return it to the pool, where the next call would get that response.
+            # An interim response (RFC 9110, 15.2): the final one is still to come, so the connection is closed
+            # unread. Reading would make urllib3 return it to the pool, and the next call would get that response.
             response.close()
             response._content = b""
         body = read_error_body(ResponseBody(response, self.configuration.max_response_bytes, call.deadline))
@@ -202,7 +202,7 @@ class _NetworkSend:
         raise connection_error(failure, host_in(request.url or ""), call.deadline)
 
     def raised(self, error: errors.APIConnectionError) -> bool:
-        """Return whether an error is the one that this send raised last, not one of a hook's own making."""
+        """Return whether an error is the last one that this send raised, as opposed to one raised by a hook."""
         return self.failure is not None and error.__cause__ is self.failure.cause
 
 

@@ -12,7 +12,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 class KeyAuth(AuthBase):
     """Put the key into its header, or do what `fallback` does when there is no key.
 
-    A callable auth is the one kind that `.netrc` cannot override, so it stands even where it adds nothing.
+    Only a callable auth is not overridden by `.netrc`, so this one is set even where it adds nothing.
     """
 
     def __init__(

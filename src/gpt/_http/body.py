@@ -23,7 +23,7 @@ _MAX_SINGLE_READ = 8 * 1024 * 1024
 _ERROR_BODY_LIMIT = 1024 * 1024
 _DRAIN_SECONDS = 0.25
 _CLOSED_CONCURRENTLY = (AttributeError, ValueError)
-"""What reading raises when something else closes the response."""
+"""The exceptions that a read raises when the response is closed concurrently."""
 _READ_ERRORS = (*TRANSPORT_EXCEPTIONS, *_CLOSED_CONCURRENTLY)
 
 
@@ -108,7 +108,7 @@ def translated(body: ResponseBody, chunks: Iterator[bytes]) -> Iterator[bytes]:
         return
     except TransportFailure as failure:
         error = connection_error(failure, host_of(body.response), body.deadline, body.response)
-    raise error  # outside of the except block: nothing hangs on its __context__
+    raise error  # outside of the except block, so that its __context__ stays empty
 
 
 def iter_raw_chunks(body: ResponseBody) -> Iterator[bytes]:

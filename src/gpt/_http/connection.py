@@ -54,7 +54,7 @@ class DeadlineTimeout(Timeout):
 
 
 class DeadlineReader(io.RawIOBase):
-    """Read from a socket, each time with no more than the time that is left."""
+    """Read from a socket, limiting each read to the time left until the deadline."""
 
     def __init__(self, raw: Any, sock: Any, deadline: Deadline | None, head: bytes = b"") -> None:
         """Wrap a socket's own reader; `head` are bytes that were read already."""
@@ -64,7 +64,7 @@ class DeadlineReader(io.RawIOBase):
         self.sock = sock
         self.deadline = deadline
         self.exhausted = False
-        """Whether nothing more is to be read from the socket."""
+        """Whether reads from the socket have stopped."""
 
     def readable(self) -> bool:
         return True
@@ -107,7 +107,7 @@ class ResponseFile(io.BufferedReader):
 
 
 class Response(http.client.HTTPResponse):
-    """http.client's response, which skips interim ones and reads with a deadline."""
+    """An `http.client` response that skips interim responses and reads with a deadline."""
 
     def __init__(self, deadline: Deadline | None, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -140,7 +140,7 @@ class IdleConnections:
         self._closed = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Return the connection that was used last; an old one is closed, and opens itself again when used.
+        """Return the most recently used connection; an old one is closed first, and reconnects when it is used.
 
         Raises:
             queue.Empty: there is none.
@@ -196,14 +196,14 @@ def _is_old(connection: Any) -> bool:
 
 
 class _ConnectionMixin:
-    """Mixed into urllib3's connections: sending under the read timeout and in one segment, connecting in time."""
+    """Mixin for urllib3's connections: send in one segment under the read timeout, connect within the deadline."""
 
     limits: Timeout | None = None
     """The timeouts of the call that uses the connection."""
     deadline: Deadline | None = None
     idle_since = 0.0
     request_sent = False
-    """Whether the last request went out whole; urllib3 reads a response even after a broken pipe."""
+    """Whether the last request was sent completely; urllib3 reads a response even after a broken pipe."""
     _pending: bytearray | None = None
     _connects_itself = True
 
@@ -219,7 +219,7 @@ class _ConnectionMixin:
         if connection.is_closed:
             connection.connect()
         self.request_sent = False
-        self.timeout = self._send_timeout()  # urllib3 gives it to the socket
+        self.timeout = self._send_timeout()  # urllib3 sets it on the socket
         self._pending = bytearray()
         try:
             super().request(method, url, body, headers, **options)  # type: ignore[misc]
@@ -256,7 +256,7 @@ class _ConnectionMixin:
 
     def _send_in_time(self: Any, data: Any) -> None:
         seconds = self._send_timeout()
-        if self.sock.gettimeout() != seconds:  # setting it is a system call, before which a thread gives up the GIL
+        if self.sock.gettimeout() != seconds:  # setting it is a system call, which releases the GIL
             self.sock.settimeout(seconds)
         super().send(data)  # type: ignore[misc]
 
@@ -267,7 +267,7 @@ class _ConnectionMixin:
         return None if seconds is None else max(_MIN_TIMEOUT, seconds)
 
     def _new_conn(self: Any) -> Any:
-        """Open a socket; with a deadline, each address of the host gets the time that is left, not all of it."""
+        """Open a socket; with a deadline, each address of the host gets only the time that is left."""
         if self.deadline is None or not self._connects_itself:
             return super()._new_conn()  # type: ignore[misc]
         name, error = self._dns_host, None
@@ -304,7 +304,7 @@ class _ConnectionMixin:
         except TimeoutError:  # in a handshake; urllib3's ConnectTimeoutError is not a builtin one
             if self.proxy is not None or not self._speaks_plain_http():
                 raise
-        # Outside of the except block: a timeout on its __context__ would be taken for what went wrong.
+        # Outside of the except block: a timeout in its __context__ would be classified as the cause.
         plain = ssl.SSLError(
             1, "[SSL: WRONG_VERSION_NUMBER] the server responds to a plain request, and not to a handshake"
         )
@@ -328,7 +328,7 @@ class _ConnectionMixin:
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a host; the host itself where that fails, so that urllib3 says why."""
+    """Return the addresses of a host, or the host itself if the lookup fails, so that urllib3 reports the reason."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -337,7 +337,7 @@ def _addresses(host: str, port: int) -> list[str]:
 
 
 class _PoolMixin:
-    """Mixed into urllib3's pools: connections know the timeouts and the deadline of the call that uses them."""
+    """Mixin for urllib3's pools: pass the timeouts and deadline of a call to the connection that it uses."""
 
     QueueCls = IdleConnections
 
@@ -359,7 +359,7 @@ class _PoolMixin:
 
 
 def use_our_pools(manager: Any) -> None:
-    """Let a pool manager make pools and connections of our kind, whatever theirs (HTTP, TLS, SOCKS) are."""
+    """Make a pool manager create our pools and connections, derived from its own classes (HTTP, TLS, SOCKS)."""
     classes = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: _pool_class(cls) for scheme, cls in classes.items()}
 

@@ -46,14 +46,14 @@ def connection_error(
     deadline: Deadline | None = None,
     response: requests.Response | None = None,
 ) -> APIConnectionError:
-    """Return the public error for a call without a response, or without all of it.
+    """Return the public error for a call with no response or an incomplete one.
 
     This is the one place where a `TransportFailure` becomes public. `__cause__` is the failure's sanitized copy.
 
     Args:
         failure: what went wrong.
         host: host and port of the server.
-        deadline: the call's; once it has expired, it is the reason, whatever else went wrong.
+        deadline: the call's deadline; if it has expired, it is reported as the reason, whatever else went wrong.
         response: the response whose body could not be read; `None` before its headers.
     """
     if deadline is not None and deadline.expired:
@@ -133,7 +133,7 @@ def status_error(
 
 
 def in_band_error(response: requests.Response, data: object, body: str) -> APIStatusError:
-    """Return the error for one inside a successful response; the status that it names counts, if it names one."""
+    """Return the error for one inside a successful response; a status in the error itself takes precedence."""
     secrets = sent_credentials(response)
     details = read_error(mask(body, secrets))
     status = status_in(data)
@@ -167,7 +167,7 @@ def _beginning(body: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def sent_credentials(response: requests.Response) -> list[str]:
-    """Return the keys that were sent for a response; one that a hook made may not know its request."""
+    """Return the keys that were sent for a response; a response made by a hook may have no request."""
     request: requests.PreparedRequest | None = response.request
     return credentials_of(request) if request is not None else []
 

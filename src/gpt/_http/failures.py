@@ -1,6 +1,6 @@
-"""One boundary for failures: whatever requests, urllib3 and the socket raise becomes a `TransportFailure` here.
+"""Translation of failures: all exceptions from requests, urllib3 and the socket become a `TransportFailure` here.
 
-`errors.connection_error` turns that into one of `gpt.models.errors`, and nothing else does.
+Only `errors.connection_error` turns that into one of `gpt.models.errors`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TransportFailure(Exception):
 
 
 class PhaseTimeoutError(TimeoutError):
-    """A timeout whose phase is known where it is raised, for connections of our own."""
+    """A timeout on one of our own connections, with the phase in which it occurred."""
 
     def __init__(self, text: str, phase: Phase) -> None:
         super().__init__(text)
@@ -81,7 +81,7 @@ def classify(error: BaseException, *, phase: Phase | None = None, secrets: Itera
 
     Args:
         error: what requests, urllib3, http.client, ssl or a socket raised.
-        phase: what the call was doing, where the exception itself does not tell.
+        phase: what the call was doing, if the exception itself does not show it.
         secrets: the keys that were sent, masked should the server have repeated them.
     """
     if isinstance(error, TransportFailure):
@@ -136,7 +136,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _classify(chain: list[BaseException]) -> tuple[Kind, Phase | None]:
-    """Return the kind, and the phase where the exceptions tell it."""
+    """Return the kind, and the phase if the exceptions show it."""
     refused = urllib3.exceptions.NewConnectionError  # a subclass of ConnectTimeoutError in urllib3 2
     for error in chain:
         if isinstance(error, PhaseTimeoutError):
@@ -166,8 +166,8 @@ def _classify(chain: list[BaseException]) -> tuple[Kind, Phase | None]:
 def _phase_of_bare_timeout(chain: list[BaseException]) -> Phase | None:
     """Return "send" for a timeout that urllib3 passes on as an aborted connection.
 
-    urllib3 2 makes a `ReadTimeoutError` of a timeout while it waits for the response; one while the request is sent
-    stays a bare `TimeoutError` inside `ProtocolError("Connection aborted.")`. `test_timeouts` holds this.
+    urllib3 2 raises a `ReadTimeoutError` for a timeout while waiting for the response. A timeout while sending stays
+    a bare `TimeoutError` inside `ProtocolError("Connection aborted.")`. `test_timeouts` checks this.
     """
     aborted = any(isinstance(e, urllib3.exceptions.ProtocolError) and "aborted" in str(e) for e in chain)
     return "send" if aborted else None

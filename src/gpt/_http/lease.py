@@ -33,7 +33,7 @@ class Lease:
     """
 
     def __init__(self, raw: Any, deadline: Deadline | None) -> None:
-        """Take over the connection of an unread urllib3 response; anything else has none to take."""
+        """Take over the connection of an unread urllib3 response; other responses have none."""
         self.closed = False
         self._process = os.getpid()
         self._lock = threading.RLock()
@@ -56,7 +56,7 @@ class Lease:
         self._socket = getattr(self._connection, "sock", None)
         if self._socket is None:
             # With `Connection: close` http.client has detached the socket; reading to the end closes it, and its
-            # number may be another call's by the time we shut it down. A second file keeps it open until we say so.
+            # descriptor may belong to another call by the time we shut it down. A second file keeps it open until then.
             reader: Any = getattr(original.fp, "raw", None)
             self._socket = getattr(reader, "sock", None) or getattr(reader, "_sock", None)
             if self._socket is None:
@@ -72,7 +72,7 @@ class Lease:
         return self._file is not None
 
     def acquire(self) -> bool:
-        """Begin to read; `False` when the lease was closed, or belongs to the process that this one was forked from."""
+        """Begin to read; return `False` if the lease is closed, or was made before this process was forked."""
         if self._process != os.getpid():
             return False
         with self._lock:
@@ -114,7 +114,7 @@ class Lease:
         return getattr(self._connection, "request_sent", True) and is_framing_certain(original)
 
     def drain(self, seconds: float) -> None:
-        """Read what is left of the response, if it comes within so many seconds in all, and finish."""
+        """Read the rest of the response, for at most this many seconds in total, and finish."""
         original = self._original
         if original is not None and self._file is not None and not original.will_close and is_framing_certain(original):
             reader: DeadlineReader = self._file.raw
@@ -126,7 +126,7 @@ class Lease:
         self.finish()
 
     def close(self) -> None:
-        """End the response now. Returns at once, raises nothing, may be called again and from anywhere."""
+        """End the response now. Returns at once and never raises; may be called repeatedly and from anywhere."""
         if self._process != os.getpid():
             self._close_descriptor()
             return
@@ -184,12 +184,12 @@ def is_framing_certain(response: HTTPResponse) -> bool:
 
 
 def _wrap(file: Any, sock: Any, deadline: Deadline | None) -> ResponseFile:
-    """Put our reader under a response of the caller's session: a deadline before each read, and what is left over."""
+    """Put our reader under a response of the caller's session, for its deadline and for detecting unread bytes."""
     limit = sock.gettimeout()
     head = b""
     sock.settimeout(0)  # else `peek` waits when nothing is buffered
     try:
-        with contextlib.suppress(OSError):  # TLS says so when it would have to wait
+        with contextlib.suppress(OSError):  # TLS raises when it would block
             head = file.peek(1)
     finally:
         sock.settimeout(limit)

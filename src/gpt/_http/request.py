@@ -1,4 +1,4 @@
-"""Where a request goes and with which headers: resolved once, kept for every call after it."""
+"""The address and headers of a request, resolved once and kept for all later calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _READDED_BY_URLLIB3 = ("user-agent", "accept-encoding")
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RequestTemplate:
-    """All of a request but its body, its length and the key. Its `repr` shows none of it."""
+    """Everything in a request except its body, its length and the key. Its `repr` shows none of it."""
 
     url: str
     """The whole URL, without user and password."""
@@ -53,7 +53,7 @@ class RequestTemplate:
     """User and password that the URL contained."""
 
     overridden_headers: frozenset[str]
-    """The headers that the caller set or took off, in lower case: neither a key nor a session replaces them."""
+    """The headers that the caller set or removed, in lower case; neither a key nor a session replaces them."""
 
     for_session: bool
     """Whether the caller's session prepares and sends the request."""
@@ -136,9 +136,9 @@ def host_in(address: str) -> str:
 
 
 def set_content_length(request: requests.PreparedRequest) -> None:
-    """Let a request that went through hooks say the length of the body that goes out.
+    """Set `Content-Length` to the length of the body, which a hook may have changed.
 
-    A body of unknown length goes out in chunks, which requests does when there is no `Content-Length`.
+    A body of unknown length is sent in chunks, which requests does if there is no `Content-Length`.
     """
     body = request.body
     if isinstance(body, str):
@@ -155,7 +155,7 @@ def set_content_length(request: requests.PreparedRequest) -> None:
 
 
 class EnvironmentProxies:
-    """The environment's proxies, read once for each server: what was read holds for all its calls."""
+    """The environment's proxies, read once per server and used for all its calls."""
 
     def __init__(self) -> None:
         self._of_server = lru_cache(_PROXY_CACHE_SIZE)(lambda server: dict(get_environ_proxies(server)))
@@ -187,7 +187,7 @@ def _default_headers(configuration: SDKConfiguration, stream: bool) -> CaseInsen
 
 
 def _override(headers: CaseInsensitiveDict[Any], overrides: Mapping[str, str | None], *, for_session: bool) -> None:
-    """Set headers; `None` takes one off the wire, and off the caller's session's headers, too."""
+    """Set headers; `None` removes a header, also one of the caller's session."""
     for name, value in overrides.items():
         if value is None and name.lower() in _READDED_BY_URLLIB3:
             headers[name] = SKIP_HEADER

@@ -39,7 +39,7 @@ _cached_join = lru_cache(_TEMPLATE_CACHE_SIZE)(url.join)
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of one call; what is left out is the client's."""
+    """The options of one call; those left out default to the client's settings."""
 
     retries: RetryConfig | Unset
     """What is retried and how often, for this call."""
@@ -107,7 +107,7 @@ class Transport:
         self._proxies = EnvironmentProxies()
         self._sender = Sender(configuration, self.session, Environment.ca_bundle() or True, self._proxies)
         self._template = lru_cache(_TEMPLATE_CACHE_SIZE)(partial(make_template, configuration, proxies=self._proxies))
-        self._template(configuration.server_url, stream=False)  # its proxies are those of now, not of the first call
+        self._template(configuration.server_url, stream=False)  # reads the proxies now, not at the first call
 
     def with_configuration(self, configuration: SDKConfiguration) -> Transport:
         """Return another transport on the same connections."""
@@ -227,7 +227,7 @@ class Transport:
 
 
 class _Spent:
-    """The time that a call has taken so far, without what its run's throttle held it."""
+    """The time that a call has taken so far, without its waits for the run's throttle."""
 
     __slots__ = ("_started",)
 

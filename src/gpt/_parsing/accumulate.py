@@ -17,7 +17,7 @@ _JOINED_LISTS = ("token_ids",)
 def accumulate(chunks: Iterable[CreateCompletionResponse]) -> CreateCompletionResponse:
     """Join chunks: texts and log-probabilities by choice, choices ordered by index, the last usage kept.
 
-    Of every other field the last value that is not null counts. A choice without an index has that of its position.
+    For every other field, the last value that is not null is kept. A choice without an index gets its position.
     """
     total = CreateCompletionResponse(choices=[])
     choices: dict[int, _Choice] = {}

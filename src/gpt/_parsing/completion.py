@@ -1,4 +1,4 @@
-"""From parsed or unparsed JSON to a completion, or to the error that says what came instead."""
+"""Convert parsed or unparsed JSON to a completion, or to an error that describes what was received instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..models.shared import CreateCompletionResponse
 MAX_CHOICES = 262_144
 """How many choices a response may have: 1,024 prompts (the most that vLLM takes) with `n=256`.
 
-Each takes some 500 bytes once it is built, and may take 3 on the wire.
+Each takes some 500 bytes in memory, and may take as few as 3 in the response.
 """
 
 
@@ -24,7 +24,7 @@ def read_completion(response: requests.Response, body: bytes) -> CreateCompletio
     """Parse the body of a 2xx response.
 
     Raises:
-        errors.APIStatusError: it is an error in spite of its status.
+        errors.APIStatusError: it is an error despite its status.
         errors.ResponseValidationError: it is not a completion.
     """
     try:

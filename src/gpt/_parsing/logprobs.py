@@ -1,4 +1,4 @@
-"""The tokens of a choice in one form, whichever of the two forms of log-probabilities the server sent.
+"""The tokens of a choice in one form, for either of the two forms of log-probabilities that servers send.
 
 OpenAI's completions endpoint has lists (`tokens`, `token_logprobs`, `top_logprobs`, `text_offset`), its chat endpoint
 objects (`content`), which llama.cpp and Fireworks send here.
@@ -22,7 +22,7 @@ _OPENAI_BYTES = re.compile(r"bytes:((?:\\x[0-9a-fA-F]{2})+)")
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that could have stood at a position."""
+    """A token that the model could have chosen at a position."""
 
     text: str
     logprob: float | None

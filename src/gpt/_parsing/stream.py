@@ -40,7 +40,7 @@ def open_stream(body: ResponseBody) -> EventStream[CreateCompletionResponse]:
     """Return the stream of a response to a request with `stream=True`, whatever the server sent.
 
     Raises:
-        errors.SDKError: the response is no stream but an error, a page, or nothing that can be read.
+        errors.SDKError: the response is not a stream but an error, a page, or unreadable.
     """
     try:
         events = _open(body)
@@ -55,7 +55,7 @@ def _open(body: ResponseBody) -> _Completions:
     chunks = iter_raw_chunks(body)
     if "text/event-stream" in body.content_type.lower():
         return _translated(body, _completions(body, chunks))
-    # Some servers mislabel their streams, some respond with plain JSON: the first bytes tell.
+    # Some servers mislabel their streams, some respond with plain JSON: the first bytes show which.
     safe = translated(body, chunks)
     head = _peek(safe)
     if _SSE_START.match(head):
@@ -104,7 +104,7 @@ def _translated(body: ResponseBody, completions: _Completions) -> _Completions:
         else:
             error = stream_interrupted(body.response, "broke off", failure)
     try:
-        raise error  # outside of the except block: nothing hangs on its __context__
+        raise error  # outside of the except block, so that its __context__ stays empty
     finally:
         del error  # it holds this frame
 
@@ -114,13 +114,13 @@ def _completions(body: ResponseBody, chunks: Iterator[bytes]) -> _Completions:
     first = next(chunks, b"")
     if not first.lstrip().startswith(_NOT_SSE):
         return (yield from _from_events(body, _events(chain((first,), chunks))))
-    # JSON or a page, called a stream.
+    # JSON or a page, labelled as a stream.
     content = cache_content(body.response, first + b"".join(chunks))
     return (yield from _single(content, read_completion(body.response, content)))
 
 
 def _events(chunks: Iterable[bytes]) -> Iterator[sse.Event]:
-    """Decode events, and at last what the end of the input has left unfinished."""
+    """Decode events, including one left unfinished at the end of the input."""
     decoder = sse.Decoder()
     for chunk in chunks:
         yield from decoder.feed(chunk)
@@ -134,7 +134,7 @@ def _from_events(body: ResponseBody, events: Iterable[sse.Event]) -> _Completion
     Raises:
         errors.StreamInterruptedError: the input ended while a choice was unfinished.
         errors.APITimeoutError: the deadline expired.
-        errors.SDKError: an event says so, or cannot be read.
+        errors.SDKError: an event reports an error, or cannot be read.
     """
     response, deadline = body.response, body.deadline
     finished: dict[int, bool] = {}
@@ -181,7 +181,7 @@ def _read_event(response: requests.Response, event: sse.Event) -> CreateCompleti
     if data is None:
         return None  # llama.cpp sends these between the choices of several prompts
     if event.name != "message" and not (isinstance(data, dict) and ("choices" in data or "error" in data)):
-        return None  # a ping, or news of another kind
+        return None  # a ping, or an unrelated event
     return to_completion(response, data, event.data)
 
 

@@ -5,8 +5,8 @@
 
     summary = bulk.run_jsonl(s, "requests.jsonl", "completions.jsonl")
 
-`run` takes any iterable and gives outcomes as they complete; `run_jsonl` goes from file to file, and on from where an
-earlier run ended.
+`run` takes any iterable and yields outcomes as they complete; `run_jsonl` reads one file and writes another, and
+continues where an earlier run ended.
 """
 
 from .jsonl import Summary, run_jsonl

@@ -18,7 +18,7 @@ logger = logging.getLogger("gpt.bulk")
 _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 _PATIENCE = 60.0
-"""For how many seconds a run waits while no server can be reached, before requests fail of that."""
+"""How many seconds a run waits while no server can be reached, before requests fail."""
 
 
 class Server:
@@ -32,7 +32,7 @@ class Server:
         """Whether it takes several prompts in one request; `None` until that is known."""
 
         self.rest = 0.0
-        """For how many seconds it rests after its last failure; 0 when it can be reached."""
+        """How many seconds it is left unused after its last failure; 0 if it can be reached."""
 
         self.rests_until = 0.0
         self.probed = False
@@ -40,9 +40,9 @@ class Server:
 
 
 class Servers:
-    """Chooses a server for each request: the one with the fewest in flight that neither rests nor limits the rate.
+    """Chooses a server for each request: of those neither resting nor rate limited, the one with fewest in flight.
 
-    A single server is always chosen, and never rests: then its failures are those of the requests.
+    A single server is always chosen and never rests, so its failures become those of the requests.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Servers:
         if not awake:
             return None
         server = min(awake, key=lambda server: server.in_flight)
-        if server.rest:  # its rest is over: one request tries it, while all others still wait or go elsewhere
+        if server.rest:  # its rest is over: one request tries it, while the others still wait or use another server
             server.rests_until = now + server.rest
             server.probed = True
         return server

@@ -1,4 +1,4 @@
-"""Lines of batch files, read and written; no files here.
+"""Parsing and formatting of the lines of batch files; no file access.
 
 The formats are OpenAI's, https://platform.openai.com/docs/api-reference/batch/request-input, with two additions: an
 input line may be the body of a request alone, and then (or when it cannot be sent) the output line has `line` and
@@ -29,7 +29,7 @@ from .finished import MAX_LINE_NUMBER, digest
 from .worker import Reply
 
 _MAX_DEPTH = MAX_DEPTH + 4
-"""A line wraps a body in at most so many levels more than a body may have."""
+"""The maximum depth of a line, which wraps a body in at most 4 more levels."""
 
 URLS = ("/v1/completions", "/completions")
 INVALID_LINE_CODES = frozenset(
@@ -54,7 +54,7 @@ class RequestLine:
 
     number: int
     custom_id: str
-    """Its own, or its number where it has none."""
+    """Its own `custom_id`, or its number if it has none."""
 
     digest: int | None = None
     """Of a line without a `custom_id` of its own; see `finished.digest`."""
@@ -87,10 +87,10 @@ class MissingModelError(InvalidLineError):
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that an input line is.
+    """Parse an input line as a JSON object.
 
     Raises:
-        InvalidLineError: it is none.
+        InvalidLineError: it is not one.
     """
     try:
         value = codec.loads(text, max_depth=_MAX_DEPTH)
@@ -113,13 +113,13 @@ _LEADING_ID = re.compile(rb'\{"custom_id": ?"([^"\\]+)"')
 def leading_id(text: bytes) -> bytes | None:
     """Return the `custom_id` that an input line begins with, as `id_bytes` would, without parsing the line.
 
-    `None` where that could be wrong: it has escapes, the line is cut off, or it has the key again, perhaps spelled
-    with escapes; then the last one counts.
+    `None` if that could be wrong: the id has escapes, the line is cut off, or the key occurs again, perhaps written
+    with escapes, in which case the last one counts.
     """
     found = _LEADING_ID.match(text)
     if found is None or not text.endswith(b"}") or text.find(b'"custom_id"', found.end()) >= 0:
         return None
-    if b"\\" in text and b"\\u" in text:  # to look for one byte takes a tenth of the time
+    if b"\\" in text and b"\\u" in text:  # searching for one byte first takes a tenth of the time
         return None
     return found[1]
 
@@ -130,7 +130,7 @@ def id_bytes(custom_id: str) -> bytes:
 
 
 def parse_text(text: bytes) -> dict[str, Any]:
-    """Return the body that a line of plain text stands for.
+    """Return the request body for a line of plain text.
 
     Raises:
         InvalidLineError: it is not UTF-8.
@@ -199,10 +199,10 @@ def _flatten(messages: Any, path: str = "") -> Iterator[str]:
 
 
 def _is_plainly_valid(body: Mapping[str, Any]) -> bool:
-    """Return whether the schema would take a body as it is; `False` means that the schema must check it.
+    """Return whether the schema would accept a body unchanged; `False` means that the schema must check it.
 
-    The schema costs some 130 µs a line and this about 3. Lists of one type, text or token ids, are the only values
-    besides scalars that are looked into here.
+    The schema takes about 130 µs per line and this about 3 µs. Besides scalars, only lists of one type (texts or token
+    ids) are checked here.
     """
     for name, value in body.items():
         kind = type(value)
@@ -247,7 +247,7 @@ def format_invalid(line: InvalidLine) -> bytes:
 
 
 _random = random.Random()
-"""Seeded by the system, and by nobody else. `uuid4` would make a system call, and give up the GIL, for each line."""
+"""Seeded only by the system. `uuid4` would make a system call, and release the GIL, for each line."""
 
 if hasattr(os, "register_at_fork"):  # a child would otherwise write the same ids
     os.register_at_fork(after_in_child=_random.seed)
@@ -291,8 +291,8 @@ def to_json_line(body: bytes) -> bytes:
     """Return JSON on one line and otherwise byte for byte, except that a NaN or Infinity becomes null.
 
     Args:
-        body: what `codec.loads` can read, which takes more than JSON: a byte-order mark, NaN and infinities. A line
-            end can only be white space in it, since in a string it would be an escape.
+        body: text that `codec.loads` accepts, which includes a byte-order mark, NaN and infinities. A line end in it
+            can only be white space, since a string would have it as an escape.
     """
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     if b"\n" in body or b"\r" in body:
@@ -303,7 +303,7 @@ def to_json_line(body: bytes) -> bytes:
 
 
 class OutputRecord(NamedTuple):
-    """What an output line says of its input line. A tuple: a frozen dataclass takes three times as long to make."""
+    """What an output line says about its input line. A tuple: a frozen dataclass takes three times as long to make."""
 
     custom_id: bytes | None
     """As in `FinishedLines`; `None` when the line is known by its number or not at all."""
@@ -357,7 +357,7 @@ def _parse_foreign_line(data: bytes) -> OutputRecord:
     code = None if error is None else str(error.get("code") or "") if isinstance(error, dict) else ""
     if "digest" in value:
         return OutputRecord(None, _line(value.get("line"), value["digest"]), code)
-    if code in INVALID_LINE_CODES:  # as versions without digests wrote it: it is written once more
+    if code in INVALID_LINE_CODES:  # written by a version without digests: it is written again
         return OutputRecord(None, None, code)
     if not isinstance(custom_id, str):
         raise ValueError(f"custom_id: expected a string, got {describe_type(custom_id)}")
@@ -373,5 +373,5 @@ def _line(number: object, digits: object) -> tuple[int, int]:
 
 
 def invalid_line(number: int, text: bytes, custom_id: str | None, problem: InvalidLineError) -> InvalidLine:
-    """Return what is written of an input line that cannot be sent."""
+    """Return the record of an input line that cannot be sent."""
     return InvalidLine(number, custom_id or str(number), digest(text), problem.code, str(problem))

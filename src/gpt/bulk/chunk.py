@@ -25,7 +25,7 @@ from .worker import Reply, Sender, Settings
 
 _IDLE_SECONDS = 10.0
 _INTERRUPTED_SECONDS = 5.0
-"""For how long chunks that a pool had already handed to a process come back unsent after Ctrl-C."""
+"""How long after Ctrl-C a process returns chunks unsent that a pool had already handed to it."""
 
 _INTERRUPTED_HOLD = 1.0
 
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkResult:
-    """What comes back: a reply to each request, `None` to those that were not sent and may be sent again."""
+    """The result of a chunk: a reply to each request, `None` for those that were not sent and may be sent again."""
 
     replies: list[Reply | None]
     held: float = 0.0
@@ -121,7 +121,7 @@ class _Workers:
         self._interrupted = ("", 0.0)
 
     def interrupt(self, worker: _Worker) -> None:
-        """Stop a worker, and start no other for its run soon; for a signal handler."""
+        """Stop a worker, and start no other for its run for a while; called by a signal handler."""
         self._interrupted = (worker.run_id, time.monotonic())
         worker.sender.stop()
 
@@ -131,7 +131,7 @@ class _Workers:
         return run_id == interrupted and time.monotonic() - moment < _INTERRUPTED_SECONDS
 
     def acquire(self, run_id: str, job: bytes) -> _Worker:
-        """Return the worker of a run, which the first chunk builds; those of other runs are closed unless in use."""
+        """Return the worker of a run, made for its first chunk; close those of other runs that are not in use."""
         with self._lock:
             worker = self._by_run.get(run_id)
             if worker is None or worker.sender.stopped:
@@ -190,7 +190,7 @@ def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
 
 
 def _may_handle_signals() -> bool:
-    """Return whether this is the main thread of a multiprocessing child, where nobody else handles Ctrl-C."""
+    """Return whether this is the main thread of a multiprocessing child, with no other handler for Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         return False
     process = sys.modules.get("multiprocessing.process")  # a child process has it; importing it costs others time
@@ -220,7 +220,7 @@ def _checked(reply: Reply) -> Reply:
 
 
 def _picklable(error: Exception) -> Exception:
-    """Replace an error that would not survive the way back, which only a hook's own can be."""
+    """Replace an error that cannot be pickled; only one raised by a hook can be like that."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,4 +1,4 @@
-"""The two ways of a run to its workers: threads of this process, and executors that work in others."""
+"""The two kinds of workers of a run: threads of this process, and executors that use other processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHUNK_SECONDS = 1.0
 """Chunks that take less than a quarter of this grow: submitting a task costs Dask milliseconds."""
 
 _MAX_GROWTH = 16
-"""How many times its first size a chunk may grow to. What is lost when a process is killed are its chunks."""
+"""How many times its first size a chunk may grow to. A process that is killed loses its chunks."""
 
 _INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
 """A subclass of `ThreadPoolExecutor` since Python 3.14, but what is submitted to it is pickled."""
@@ -55,7 +55,7 @@ class Workers(Protocol):
         raise NotImplementedError
 
     def key(self, request: CreateCompletionRequest) -> bytes | None:
-        """Return what requests that are submitted together have in common; `None` for one that goes alone."""
+        """Return the key shared by requests that are submitted together; `None` for one that is submitted alone."""
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
         """Hand requests over.
@@ -66,7 +66,7 @@ class Workers(Protocol):
         raise NotImplementedError
 
     def result(self, future: Future[Any]) -> ChunkResult:
-        """Return the replies of requests that were handed over, or raise what the executor did."""
+        """Return the replies to submitted requests, or raise what the executor raised."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -129,7 +129,7 @@ class LocalWorkers:
         return ChunkResult(replies=future.result())
 
     def stop(self) -> None:
-        """Send nothing more; wake who waits."""
+        """Send nothing more; wake waiting threads."""
         self._sender.stop()
 
     def close(self, wait: bool) -> None:
@@ -186,7 +186,7 @@ class RemoteWorkers:
         return b""
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
-        """Send a chunk on its way."""
+        """Submit a chunk."""
         try:
             chunk = pickle.dumps(requests)
         except Exception as reason:
@@ -206,7 +206,7 @@ class RemoteWorkers:
         return result
 
     def stop(self) -> None:
-        """Do nothing: what has been started ends in its process."""
+        """Do nothing: chunks in progress finish in their processes."""
 
     def close(self, wait: bool) -> None:
         """Do nothing: the executor is the caller's, and its processes close what they built."""

@@ -10,7 +10,7 @@ MAX_LINE_NUMBER = 2**33
 
 
 class FinishedLines:
-    """Lines known by their `custom_id`, some 70 bytes and its length each; or by number and content, 8 bytes each.
+    """Lines identified by `custom_id` (some 70 bytes plus its length each) or by number and content (8 bytes each).
 
     `custom_id`s are in UTF-8, with lone surrogates as they are (`surrogatepass`).
     """
@@ -46,7 +46,7 @@ class FinishedLines:
         return True
 
     def is_first(self, custom_id: bytes) -> bool:
-        """Note that this run has come across an id; return whether it is the first time."""
+        """Record that this run has seen an id; return whether it is the first time."""
         before = len(self._seen)
         self._seen.add(custom_id)
         return len(self._seen) > before

@@ -1,4 +1,4 @@
-"""From a file of requests to a file of completions, over as many runs as it takes."""
+"""Read a file of requests and write a file of completions, over as many runs as needed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ logger = logging.getLogger("gpt.bulk")
 
 _MAX_WAITING = 1_000
 _MAX_TOKENS = 2**63
-"""A server's token count beyond this is nonsense, and would cost more to add up than to send."""
+"""The limit for token sums: larger counts from a server are invalid, and expensive to add up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ def run_jsonl(
     progress: Callable[[Summary], None] | None = None,
     **call_options: Any,
 ) -> Summary:
-    """Send every request of a JSONL file; run it again to go on where an earlier run ended, however it ended.
+    """Send every request of a JSONL file; run it again to continue where an earlier run ended, for whatever reason.
 
     The input has lines of OpenAI's Batch format (`custom_id`, `method`, `url`, `body`) or bodies of requests alone,
     whose `custom_id` is the line's number; blank lines are skipped. The output gets one line of the Batch output format
@@ -110,7 +110,7 @@ def run_jsonl(
     by some 70 bytes plus the id's length for each `custom_id`, and by 8 bytes for each other line.
 
     Args:
-        s: the client, or a list of clients, one a server; as for `run`.
+        s: the client, or a list of clients, one per server; as for `run`.
         input: a path; `.gz` is unpacked, and `-` is stdin.
         output: a path; created, or continued when it exists.
         model: the model for bodies that name none. (One with `"model": null` names one wrongly.)
@@ -127,10 +127,10 @@ def run_jsonl(
     Raises:
         BlockingIOError: another run is writing to the output.
         OSError: a file cannot be read or written, or the disk is full; fix it and run again.
-        TypeError, ValueError: an option cannot be used as it is; the output is some other file; the input's lines name
-            no model, or one without `custom_id` is not what it was when the output got its completion.
+        TypeError, ValueError: an option cannot be used as it is; the output is not that of a batch; the input's lines
+            name no model, or a line without `custom_id` has changed since its completion was written.
         SDKError: with `max_failures`, the last of so many failures.
-        KeyboardInterrupt: after Ctrl-C, and after what is in flight has been written; see `run`.
+        KeyboardInterrupt: after Ctrl-C, once the requests in flight have been written; see `run`.
     """
     _check_paths(input, output)
     with _open_input(input) as lines, OutputFile(output, retry_errors=retry_errors) as out:
@@ -197,7 +197,7 @@ class _Batch:
         invalid.end()
 
     def _new_lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the number and the text of each line that is not known to be done before it is parsed."""
+        """Yield the number and text of each line, except those known to be finished without parsing them."""
         finished = self._out.finished
         line_state = finished.line_state if finished.has_lines else None
         for number, data in enumerate(self._lines, 1):
@@ -225,7 +225,7 @@ class _Batch:
     def _parse(
         self, number: int, text: bytes, model: str | None, defaults: Mapping[str, Any]
     ) -> tuple[RequestLine, CreateCompletionRequest] | None:
-        """Return a line and its request; `None` when it is done by its `custom_id`."""
+        """Return a line and its request; `None` if its `custom_id` is already finished."""
         finished = self._out.finished
         value = parse_text(text) if self._is_text else parse_object(text)
         custom_id = own_id(value)
@@ -247,7 +247,7 @@ class _Batch:
         if self._max_failures is not None and reply.server_failure:
             self._held_back.append((line, reply))
             return
-        # One that was in flight when there had been too many failures does not undo them.
+        # A reply that was in flight when the limit was reached does not release the failures.
         if blame(reply.error) == "request" and len(self._held_back) < (self._max_failures or 0):
             self._write_held_back()
         self._write_reply(line, reply)
@@ -306,7 +306,7 @@ class _InvalidLines:
         self._without_model = 0
 
     def add(self, line: InvalidLine, problem: InvalidLineError) -> None:
-        """Write a line, or let it wait."""
+        """Write a line, or hold it back."""
         if self._waiting is None:
             self._write(line)
             return
@@ -316,10 +316,10 @@ class _InvalidLines:
             self.end()
 
     def end(self) -> None:
-        """Write what waits.
+        """Write the lines held back.
 
         Raises:
-            ValueError: there is a line among it that lacks a model.
+            ValueError: one of them lacks a model.
         """
         if self._waiting and self._without_model:
             raise ValueError(
@@ -329,7 +329,7 @@ class _InvalidLines:
         self.release()
 
     def release(self) -> None:
-        """Write what waits, and from now on everything at once."""
+        """Write the lines held back, and all later ones at once."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             for line in waiting:

@@ -1,4 +1,4 @@
-"""Sends packs that are not full while a slow source keeps the run's own thread."""
+"""Sends packs that are not full while the run's own thread waits for a slow source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 _LINGER = 0.05
-"""For how many seconds a pack waits for more requests from a slow source."""
+"""How many seconds a pack waits for more requests from a slow source."""
 
 
 class Linger:
@@ -44,7 +44,7 @@ class Linger:
             self._thread.join()
 
     def is_stale(self, since: float) -> bool:
-        """Return whether something has been waiting for long."""
+        """Return whether something has waited longer than `_LINGER`."""
         return time.monotonic() - since > _LINGER
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""What became of one request of a run."""
+"""The outcome of one request of a run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Outcome:
     """The completion; `None` when there is an error."""
 
     error: Exception | None = None
-    """One of `errors.SDKError`, a `TypeError` or `ValueError` for a request that cannot be sent, a hook's own, or what
-    an executor raised for a request that its worker did not survive."""
+    """One of `errors.SDKError`, a `TypeError` or `ValueError` for a request that cannot be sent, one raised by a
+    hook, or what an executor raised for a request that killed its worker."""
 
     status_code: int | None = None
     """The HTTP status of the response, where there was one."""

@@ -26,7 +26,7 @@ from .finished import FinishedLines
 
 SYNC_SECONDS = 5.0
 COPY_SUFFIX = ".gpt-rewriting"
-"""How the names of copies end that `retry_errors` makes, in the output's folder: `.NAME.12345678.gpt-rewriting`."""
+"""The suffix of the copies that `retry_errors` makes in the output's folder: `.NAME.12345678.gpt-rewriting`."""
 
 _LOCKING_UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
 _CLOSED = -1
@@ -43,7 +43,7 @@ class OutputFile:
         clock: Callable[[], float] = time.monotonic,
         sync: Callable[[int], None] = os.fsync,
     ) -> None:
-        """Open or create it; repair a torn last line; with `retry_errors`, take the failed lines out.
+        """Open or create it; repair an incomplete last line; with `retry_errors`, remove the failed lines.
 
         Args:
             path: a regular file, or nothing yet.
@@ -53,7 +53,7 @@ class OutputFile:
 
         Raises:
             BlockingIOError: another run is writing to it.
-            ValueError: it is something else than the output of a batch.
+            ValueError: it is not the output of a batch.
             OSError: it cannot be read or written.
         """
         self.finished = FinishedLines()
@@ -87,7 +87,7 @@ class OutputFile:
         """Write a line and count it; `error_code` is `None` for one with a completion.
 
         Raises:
-            OSError: it could not be written whole; the file then ends with the line before it.
+            OSError: it could not be written completely; the file then ends with the previous line.
         """
         rest = memoryview(line)
         try:
@@ -124,7 +124,7 @@ class OutputFile:
             os.close(fd)
 
     def _read(self, retry_errors: bool) -> None:
-        """Note what is in the file, and repair its end."""
+        """Record the lines in the file, and repair its end."""
         end = 0
         add_id = self.finished.add_id
         for number, line in enumerate(self._lines(), 1):
@@ -155,11 +155,11 @@ class OutputFile:
         """Atomically replace the file with a copy without its failed lines."""
         folder, name = os.path.split(self.path)
         for left_over in glob.glob(f".{glob.escape(name)}.*{COPY_SUFFIX}", root_dir=folder):
-            with contextlib.suppress(OSError):  # of a run that was killed while it did this
+            with contextlib.suppress(OSError):  # left by a run that was killed here
                 os.unlink(os.path.join(folder, left_over))
         fd, copy = tempfile.mkstemp(prefix=f".{name}.", suffix=COPY_SUFFIX, dir=folder)
         try:
-            # mkstemp lets nobody but the user read it; from its first line on it has the output's own mode.
+            # mkstemp makes it readable only by the user; it gets the output's mode before its first line.
             with open(fd, "wb") as file:
                 os.chmod(copy, stat.S_IMODE(os.fstat(self._fd).st_mode))
                 file.writelines(line for line in self._lines() if parse_output_line(line).error_code is None)
@@ -176,14 +176,14 @@ class OutputFile:
         self.errors.clear()
 
     def _replace_by(self, copy: str) -> None:
-        """Put the copy into the output's place, and go on writing there."""
+        """Replace the output with the copy, and continue writing there."""
         if sys.platform == "win32":  # where a file that is open cannot be replaced
             self.close_descriptor()
             os.replace(copy, self.path)
             self._fd = os.open(self.path, _FLAGS)
             _open_files.add(self)
             return
-        # Locked before anybody can find it under the output's name.
+        # Lock it before it is visible under the output's name.
         fd = os.open(copy, _FLAGS & ~os.O_CREAT)
         try:
             _lock(fd, copy)
@@ -203,7 +203,7 @@ class OutputFile:
             self.close_descriptor()
 
     def close_descriptor(self) -> None:
-        """Close it as it is; in a forked child too, which would otherwise keep the lock when the parent is gone."""
+        """Close it without syncing; also called in a forked child, which would otherwise keep the parent's lock."""
         _open_files.discard(self)
         # Cleared before it is closed: a fork in between must not close what another thread opens under this number.
         fd, self._fd = self._fd, _CLOSED
@@ -236,7 +236,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _open_locked(path: str) -> tuple[int, bool]:
-    """Open a file and lock it, once more if it was replaced in between; return whether it is a new one, too."""
+    """Open and lock a file, again if it was replaced in between; also return whether it is new."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: expected a regular file for the output")
     while True:

@@ -1,4 +1,4 @@
-"""Packs: several requests sent as one with a list of prompts, and its response taken apart again. No network.
+"""Packs: several requests merged into one with a list of prompts, and its response split again. No network.
 
 A server numbers the choices of a list prompt number × `n` + completion number, and sends them in any order.
 """
@@ -39,12 +39,12 @@ def pack_key(request: CreateCompletionRequest) -> bytes | None:
         if kind is None or type(request) is not CreateCompletionRequest or not _is_packable(request, fields):
             return None
         return kind + codec.dump_payload(fields)
-    except Exception:  # sent alone, it gets the error that says what is wrong with it
+    except Exception:  # sent alone, so that it gets its own error
         return None
 
 
 def _prompt_kind(prompt: Any) -> bytes | None:
-    """Return whether a prompt is a text or token ids, which few servers take in one list."""
+    """Return whether a prompt is a text or token ids; few servers accept both in one list."""
     if type(prompt) is str:
         return b"text"
     if type(prompt) is list or type(prompt) is tuple:
@@ -65,8 +65,8 @@ def _is_packable(request: CreateCompletionRequest, fields: Mapping[str, Any]) ->
 
 
 class Packer(Generic[T]):
-    """Collects items into packs by their key. A few packs are open at a time, so that requests with other parameters
-    between them do not break them up."""
+    """Collects items into packs by their key. A few packs are open at a time, so that interleaved requests with
+    other parameters do not split them."""
 
     def __init__(self, key: Callable[[T], bytes | None]) -> None:
         self._key = key
@@ -76,7 +76,7 @@ class Packer(Generic[T]):
         return bool(self._open)
 
     def add(self, item: T, size: int) -> list[T] | None:
-        """Put an item into its pack; return a pack that is complete with it, or had to make room."""
+        """Add an item to its pack; return a pack that is now complete, or that is evicted to make room."""
         key = self._key(item) if size > 1 else None
         if key is None:
             return [item]
@@ -100,7 +100,7 @@ class Packer(Generic[T]):
 
 
 def merge(requests: Sequence[CreateCompletionRequest]) -> CreateCompletionRequest:
-    """Make the request that a pack is sent as; one alone stays as it is."""
+    """Return the request for a pack; a single request is returned unchanged."""
     if len(requests) == 1:
         return requests[0]
     merged = copy.copy(requests[0])
@@ -142,7 +142,7 @@ def split_response(
 
 
 def split_body(body: bytes, count: int, n: int) -> list[tuple[bytes, Tokens]] | None:
-    """Take a response's JSON apart as `split_response` does, into the JSON of each prompt's own completion.
+    """Split a response's JSON as `split_response` does, into the JSON of each prompt's own completion.
 
     Raises:
         ValueError, RecursionError: it is no JSON, or nested too deep to be written again.
@@ -183,7 +183,7 @@ def _by_prompt(choices: Sequence[T], order: Sequence[int], n: int) -> Iterator[l
 
 
 def _own_extras(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Copy what a response has beside its choices, without what is another prompt's."""
+    """Copy the fields of a response beside its choices, without what belongs to another prompt."""
     own = dict(fields)
     for name in _FIRST_PROMPT_ONLY:
         own.pop(name, None)
@@ -235,7 +235,7 @@ def usage_tokens(usage: Any) -> Tokens:
 
 
 def _dump(part: Mapping[str, Any]) -> bytes:
-    """Write JSON in one line; what orjson refuses, half of an escaped surrogate pair for one, stays escaped."""
+    """Write JSON on one line; what orjson refuses, such as a lone surrogate, stays escaped."""
     try:
         return orjson.dumps(part)
     except TypeError:

@@ -58,18 +58,18 @@ def run(
             workers in other processes, clients are pickled without keys, which come from the workers'
             `OPENAI_API_KEY` or from a function passed as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
-        executor: any `concurrent.futures.Executor`, yours to close; all but a `ThreadPoolExecutor` are taken to work in
-            other processes. Without it, threads that end with the run.
+        executor: any `concurrent.futures.Executor`, which the caller closes; any but a `ThreadPoolExecutor` is assumed
+            to use other processes. Without it, threads that end with the run.
         max_workers: how many HTTP requests are in flight at a time, in each process.
         batch_size: how many prompts an HTTP request carries at most, up to 1,024: requests that differ only in their
             single prompt, a text or token ids, are sent together. Outcomes are those of single requests, except that
             `usage` is `None` where the server tells only the sum.
         chunksize: how many requests are sent to another process together; by default four times what its threads can
             have in flight, and up to sixteen times that while chunks take less than a quarter of a second.
-        window: how many requests are pulled and not yet handed out as outcomes at most; by default twice what all
-            workers can have in flight.
-        max_failures: after so many failures in a row that are the server's and not the request's (no connection, 401,
-            403, 404, 429, 5xx) pull no more, hand out what is in flight, and raise the last one. By default never.
+        window: the maximum number of requests that are pulled and not yet returned as outcomes; by default twice what
+            all workers can have in flight.
+        max_failures: after this many consecutive failures caused by the server and not by the request (no connection,
+            401, 403, 404, 429, 5xx), pull no more, return what is in flight, and raise the last one. By default never.
         **call_options: options of `create_completion` for each request.
 
     Raises:
@@ -106,7 +106,7 @@ def _outcomes(pending: Run[int]) -> Iterator[Outcome]:
 
 @dataclass(slots=True)
 class Task(Generic[Tag]):
-    """One request in flight, with the caller's own mark on it."""
+    """One request in flight, with the caller's tag."""
 
     tag: Tag
     request: CreateCompletionRequest
@@ -197,7 +197,7 @@ class Run(Generic[Tag]):
         return self._exhausted and not (self._in_flight or self._packer or self._again or self._ready)
 
     def _step(self) -> None:
-        """Feed the workers, and when nothing is ready to be handed out wait until something is."""
+        """Submit requests; if no reply is ready, wait until a submission ends."""
         if self._interrupted and not self._stopped:
             self._stop(KeyboardInterrupt())
         self._feed()
@@ -283,7 +283,7 @@ class Run(Generic[Tag]):
             retry(tasks[len(tasks) // 2 :])
 
     def _next_done(self) -> Future[Any] | None:
-        """Wait for a submission to end, or for the throttle to open when something waits behind it."""
+        """Wait for a submission to end, or for the throttle to open if requests are waiting for it."""
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
         waiting = self._again or self._packer or (not self._exhausted and not self._is_full)
@@ -407,7 +407,7 @@ def _check_count(name: str, value: object, *, optional: bool) -> None:
 
 
 def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
-    """Refuse at once what would be the error of every request, and credentials that would be pickled."""
+    """Refuse options that would make every request fail, and credentials that would be pickled."""
     for name in options:
         if name not in _CALL_OPTIONS:
             raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")

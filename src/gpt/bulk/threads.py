@@ -12,7 +12,7 @@ _Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]
 
 
 class Threads(Executor):
-    """An executor whose threads are daemons: after Ctrl-C nobody waits minutes for a response in flight."""
+    """An executor with daemon threads: after Ctrl-C, the exit does not wait minutes for a response in flight."""
 
     def __init__(self, max_workers: int) -> None:
         self._max_workers = max_workers

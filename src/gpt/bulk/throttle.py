@@ -17,8 +17,8 @@ _WORTH_LOGGING = 1.0
 class Throttle:
     """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
 
-    A 429 that names its wait closes it for all calls to that server. The call ends, and the run sends the request again
-    later.
+    A 429 with a requested wait closes it for all calls to that server. The call ends, and the run sends the request
+    again later.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where requests are sent: a pack of them out, a reply to each back, whatever happens."""
+"""Sending of packs of requests, with a reply to each request, whatever happens."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ _REFUSED = (400, 413, 422)
 """The statuses that servers return for a pack if one of its prompts is bad, or if it is too large."""
 
 _MAYBE_REFUSED = (500, 501)
-"""The status with which some servers refuse any list of prompts, and others fail."""
+"""The statuses with which some servers refuse any list of prompts, and others report a failure."""
 
 _NOT_ALLOWED = (401, 403, 404, 429)
 
 
 @dataclass(kw_only=True, slots=True)
 class Reply:
-    """What became of one request. Not frozen: one is made for each prompt, and that would take three times as long."""
+    """The result of one request. Not frozen: one is made for each prompt, and that would take three times as long."""
 
     response: CreateCompletionResponse | None = None
     body: bytes = b""
-    """The completion as JSON, instead of `response` where that was asked for: the server's own bytes, or for a request
-    that was sent in a pack its part of them."""
+    """The completion as JSON, instead of `response` if requested: the server's own bytes, or its part of them
+    for a request that was sent in a pack."""
 
     tokens: tuple[int, int] = (0, 0)
-    """What it adds to the sums of the prompts' and the completions' tokens. The first reply of a pack may carry them
-    for all."""
+    """The prompt and completion tokens that it adds to the totals. The first reply of a pack may have those of all."""
 
     error: Exception | None = None
     status_code: int | None = None
@@ -47,7 +46,7 @@ class Reply:
 
     @property
     def server_failure(self) -> bool:
-        """Whether the failure is the server's and would be any other request's too."""
+        """Whether the server caused the failure, so that any other request would fail too."""
         return blame(self.error) == "server"
 
 
@@ -75,7 +74,7 @@ class Settings:
     """Whether replies have JSON instead of models."""
 
     max_wait: float = 3600.0
-    """The longest wait, in seconds, that a server may ask for and get."""
+    """The longest wait requested by a server, in seconds, that is honoured."""
 
     options: Mapping[str, Any]
     """What is passed on to `create_completion`."""
@@ -104,7 +103,7 @@ class Sender:
 
     @property
     def accepts_lists(self) -> bool:
-        """Whether packs are of any use, as far as is known."""
+        """Whether any server may accept packs."""
         return self._servers.accept_lists
 
     @property
@@ -117,7 +116,7 @@ class Sender:
         return self._servers.held()
 
     def stop(self) -> None:
-        """Send nothing more; what is in flight ends as it will."""
+        """Send nothing more; requests in flight finish normally."""
         self._servers.stop()
 
     def close(self) -> None:
@@ -131,7 +130,7 @@ class Sender:
 
 
 class _Sending:
-    """One pack on its way, perhaps in parts."""
+    """One pack that is being sent, perhaps in parts."""
 
     def __init__(self, servers: Servers, settings: Settings, requests: Sequence[CreateCompletionRequest]) -> None:
         self._servers = servers
@@ -239,14 +238,14 @@ class _Sending:
             self._give_up_after(part, error)
 
     def _held(self, error: errors.RateLimitError) -> float | None:
-        """Return for how long the throttle holds the server's calls because of an error, if sending again may help."""
+        """Return how long the throttle pauses the server's calls because of an error, if sending again may help."""
         seconds = error.retry_after
         if not seconds or seconds > self._settings.max_wait:
             return None
         return seconds if should_retry_status(429, error.headers, error.code, error.type) else None
 
     def _is_worth_splitting(self, error: Exception) -> bool:
-        """Return whether a part of a pack may succeed where all of it has failed."""
+        """Return whether a part of a pack may succeed although the whole has failed."""
         if isinstance(error, errors.APIStatusError):
             return error.status_code in _REFUSED or error.status_code in _MAYBE_REFUSED
         return isinstance(error, errors.ResponseValidationError) or not isinstance(error, errors.SDKError)

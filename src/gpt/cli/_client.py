@@ -17,10 +17,10 @@ from ..utils.retries import RetryConfig
 from ._output import note
 
 LOCAL_MODEL = "tiny"
-"""What the model is called where the server is our own; llama.cpp takes any name."""
+"""The model's name on our own server; llama.cpp accepts any name."""
 
 SERVER_PANEL = "Server and connection"
-"""Under which heading of a command's help these options stand."""
+"""The heading of these options in a command's help."""
 
 ServerUrl = Annotated[
     str | None,
@@ -152,7 +152,7 @@ def open_clients(
 
 
 def _check_named(server_url: str | None, headers: dict[str, str]) -> None:
-    """Raise a usage error for OpenAI's server without a key, which a command without options would use."""
+    """Raise a usage error if neither a server nor a key is given: the default, OpenAI's server, needs a key."""
     named = server_url or os.environ.get("OPENAI_BASE_URL", "").strip()
     key = os.environ.get("OPENAI_API_KEY", "").strip() or any(name.lower() == "authorization" for name in headers)
     if not named and not key:

@@ -51,7 +51,7 @@ class ErrorHandlingGroup(TyperGroup):
 
 
 def _is_usage_error(error: Exception) -> bool:
-    """Return whether typer itself reports the error; one about an unknown option gets the advice that it lacks."""
+    """Return whether typer itself reports the error; add advice to an error about an unknown option."""
     if type(error).__name__ == "NoSuchOption" and isinstance(getattr(error, "message", None), str):
         error.message += "; a text that begins with '-' goes after '--'"  # type: ignore[attr-defined]
     return hasattr(error, "exit_code") and hasattr(error, "show")
@@ -70,13 +70,13 @@ def _exit(error: Exception) -> typer.Exit:
     if isinstance(error, ValueError):
         note(f"gpt: {for_the_shell(str(error))}")
         return typer.Exit(2)
-    # A `TypeError` is a wrong value of --extra, say, or a mistake of ours: only a traceback could tell.
+    # A `TypeError` may be a wrong value of --extra or a bug of ours: only the traceback shows which.
     note(f"gpt: {type(error).__name__}: {error} (set GPT_DEBUG=1 to see the traceback)")
     return typer.Exit(2 if isinstance(error, TypeError) else 1)
 
 
 def _with_filename(error: OSError) -> object:
-    """Leave the number out, where there is a name."""
+    """Return the message without the error number if there is a file name."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
 
 
@@ -90,7 +90,7 @@ def for_the_shell(message: str) -> str:
 
 def _closed_pipe() -> typer.Exit:
     """Return the exit of a command whose reader, such as `head`, closed the pipe: 128 + SIGPIPE, without a message."""
-    # Else Python, when it ends, tries to write what is left and complains.
+    # Otherwise Python tries to flush the remaining output at exit, and reports an error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return typer.Exit(141)
 

@@ -60,8 +60,8 @@ def open_executor(processes: int | None, dask: str | None) -> Iterator[Executor 
 def _open_pool(processes: int) -> Iterator[Executor]:
     """Yield worker processes; a second Ctrl-C, or any other exception, does not wait for what they are doing.
 
-    They are spawned: a fork would copy the threads' locks of the progress bar. Ctrl-C on a terminal goes to all
-    processes of it; the workers leave it to this one, which lets requests in flight finish.
+    They are spawned, since a fork would copy the locks of the progress bar's threads. Ctrl-C in a terminal goes to all
+    its processes; the workers ignore it, and this process lets requests in flight finish.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
@@ -84,9 +84,9 @@ def _open_pool(processes: int) -> Iterator[Executor]:
 
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Hold Ctrl-C back, also from the processes that are started meanwhile, which inherit that.
+    """Block Ctrl-C, also in processes that are started meanwhile, which inherit the mask.
 
-    Otherwise a worker dies of it that has not come to `_start_worker` yet. On Windows nothing is inherited.
+    Otherwise it kills a worker that has not reached `_start_worker` yet. On Windows nothing is inherited.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -133,5 +133,5 @@ def _open_cluster(address: str) -> Iterator[Executor]:
     except ModuleNotFoundError:
         raise ImportError("--dask needs distributed: run pip install '.[dask]' in a clone of gpt-sdk") from None
     with Client(address) as cluster:  # type: ignore[no-untyped-call]
-        # pure=False: Dask would take equal requests for one computation, and give them one completion.
+        # pure=False: otherwise Dask treats equal requests as one computation, and returns one completion for all.
         yield cluster.get_executor(pure=False)

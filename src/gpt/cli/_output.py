@@ -12,8 +12,9 @@ from ..view.glyphs import printable
 def write(data: str | bytes) -> None:
     """Write to stdout at once, text as UTF-8.
 
-    On a terminal, characters that control it are shown by their names (`<ESC>`), those of a cut escape sequence too,
-    since each is replaced by itself. `typer.echo` is not used: it strips ANSI sequences where stdout is no terminal.
+    On a terminal, characters that control it are shown by their names (`<ESC>`), those of an incomplete escape
+    sequence too, since each is replaced separately. `typer.echo` is not used: it strips ANSI sequences where stdout is
+    no terminal.
     """
     if sys.stdout.isatty():
         sys.stdout.write(printable(data.decode("utf-8", "replace") if isinstance(data, bytes) else data))

@@ -22,7 +22,7 @@ class ProgressDisplay(Protocol):
     """The progress of a run on stderr."""
 
     def show(self, summary: Summary) -> None:
-        """Show how a batch stands, as often as is good to look at."""
+        """Show the progress of a batch, at a readable rate."""
 
     def say(self, text: str) -> None:
         """Print a message beside the progress."""
@@ -54,7 +54,7 @@ class _ProgressLogHandler(logging.Handler):
 
 
 class Pace:
-    """How fast a run goes: from its first new line on, since what is finished is skipped in no time."""
+    """The speed of a run, measured from its first new line, since finished lines are skipped almost instantly."""
 
     def __init__(self, clock: float) -> None:
         self._started = clock
@@ -126,12 +126,12 @@ class _Bar:
 
 
 def format_progress(summary: Summary, seconds: float, seconds_left: float | None) -> str:
-    """Return how a batch stands: done, failed, lines and tokens a second, the time that it will still take.
+    """Return the progress of a batch: done, failed, lines and tokens per second, the time left.
 
     Args:
         summary: the counts.
         seconds: since the start of this run.
-        seconds_left: what it will still take, where that is known.
+        seconds_left: how long the rest will take, if known.
     """
     done = summary.answered + summary.failed
     rate = (done - summary.resumed) / max(seconds, 0.001)
@@ -167,5 +167,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """Write a number in whole, a small one with one decimal."""
+    """Format a number without decimals, or with one decimal if it is below 10."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

@@ -256,7 +256,7 @@ def _print_completion(s: Gpt, request: shared.CreateCompletionRequest, *, as_jso
 
 
 def _indented(data: bytes) -> bytes:
-    """Return JSON as it came, but with lines for people on a terminal."""
+    """Return JSON as received, but indented on a terminal."""
     if not sys.stdout.isatty():
         return data
     try:

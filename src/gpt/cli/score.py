@@ -146,7 +146,7 @@ def score_file(
 
 @dataclass
 class _Run:
-    """What is done with the texts of a file, and with their scores."""
+    """Reads the texts of a file, and writes or prints their scores."""
 
     scores: ScoresFile | None
     as_json: bool
@@ -162,7 +162,7 @@ class _Run:
         self._pulled: _Text | None = None
 
     def texts(self, lines: Iterable[bytes], context: str, *, jsonl: bool, named: bool | None) -> Iterator[_Text]:
-        """Read the texts as they are needed; blank lines are none, and bad ones are reported."""
+        """Yield the texts as they are needed; blank lines are skipped, and invalid ones are reported."""
         index = 0
         for number, data in enumerate(lines, 1):
             try:
@@ -216,7 +216,7 @@ class _Run:
             note(f"line {line}: {for_the_shell(str(error))}")
 
     def conclude(self, output: str | None) -> None:
-        """Say on stderr what was done, where that is not to be seen."""
+        """Summarise on stderr what stdout does not show."""
         if self.failed > _SHOWN_FAILURES:
             note(f"… and {self.failed - _SHOWN_FAILURES:,} more failed")
         if output:
@@ -262,7 +262,7 @@ def _is_object(line: str) -> bool:
 
 @contextmanager
 def _bar(*, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Count on stderr where the scores go elsewhere than to the terminal."""
+    """Show a counter on stderr if the scores do not go to the terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return

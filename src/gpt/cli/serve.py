@@ -41,7 +41,7 @@ def serve(
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with Server(model, n_parallel=parallel, port=port, api_key=api_key) as server:
-        signal.signal(signal.SIGINT, lambda *_: stopped.set())  # from before the URL is out, after which it may come
+        signal.signal(signal.SIGINT, lambda *_: stopped.set())  # set before the URL is printed: it may come right after
         typer.echo(server.url)
         key = ", with OPENAI_API_KEY set to the key" if api_key else ""
         note(f"serving {model or 'the tiny model'}; Ctrl-C stops it. In another shell{key}:")

@@ -3,8 +3,8 @@
     with local.Server() as server:
         s = gpt.Gpt(server_url=server.url)
 
-It needs the extra `local` (`pip install '.[local]'` in a clone of gpt-sdk). Importing this module does not; making a
-Server does.
+Creating a `Server` needs the extra `local` (`pip install '.[local]'` in a clone of gpt-sdk); importing this module
+does not.
 """
 
 from .server import Server

@@ -3,8 +3,8 @@
 A script of its own, started by `gpt.local.server`, because llama.cpp cannot be stopped safely inside the process that
 uses it. xllamacpp (seen in 2026.10) stops its server in a destructor that holds the interpreter's lock and joins the
 worker threads; a request that keeps a worker busy, such as one with a pathological grammar, then freezes the whole
-process, and SIGINT does nothing. A process can be killed. It also keeps a crash of llama.cpp out of the user's program,
-and a forked child of that program free of an engine whose threads it does not have.
+process, and SIGINT does nothing. A process can be killed. It also protects the user's
+program from a crash of llama.cpp, and a forked child of that program from an engine whose threads it does not have.
 """
 
 from __future__ import annotations

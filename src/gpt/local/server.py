@@ -1,4 +1,4 @@
-"""llama.cpp's own HTTP server in a process of its own: its settings, its address, its end. It knows no client."""
+"""llama.cpp's own HTTP server in a separate process: settings, address, shutdown. Does not depend on the client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Server:
     """
 
     url: str
-    """What a client takes as its server's URL: `http://127.0.0.1:<port>/v1`."""
+    """The `server_url` for a client: `http://127.0.0.1:<port>/v1`."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ def _check_free(port: int) -> None:
 
 
 def _settings(model: Path, n_parallel: int, *, bundled: bool) -> dict[str, Any]:
-    """Return what differs from llama.cpp's defaults, by its own names: its server's README has a flag of each name."""
+    """Return the settings that differ from llama.cpp's defaults, by its own names, which are flags of its server."""
     threads = 1 if bundled else max(1, (os.cpu_count() or 1) // 2)
     settings = {
         "model.path": str(model.absolute()),
@@ -137,7 +137,7 @@ def _settings(model: Path, n_parallel: int, *, bundled: bool) -> dict[str, Any]:
         "ui": False,
         "cors_origins": "localhost",
         "verbosity": -1,
-        # Up to 8 GiB of old prompts' states would else pile up.
+        # Otherwise up to 8 GiB of old prompts' states would accumulate.
         "cache_ram_mib": 0,
         "n_parallel": n_parallel,
         # llama.cpp divides the context among the parallel requests.

@@ -1,4 +1,4 @@
-"""Where each token stands in the text. Servers' own offsets are believed as far as they agree with the text."""
+"""The position of each token in the text. Offsets from the server are used if they agree with the text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _COST_SKIPPED = 4
 _COST_MARGIN = 2 * _COST_SKIPPED
 
 _MOST_SPACES = 16
-"""How many spaces before a word a server may have lost."""
+"""How many spaces before a word a server may have dropped."""
 
 _MOST_PATHS = 64
 """The maximum number of places where a token may end. With more, nothing can be proven in reasonable time."""
 
 _SPECIAL_TOKENS = 2
-"""How many tokens at either end may be no part of the text."""
+"""How many tokens at either end may not be part of the text."""
 
 
 class Span(NamedTuple):
@@ -38,7 +38,7 @@ class Alignment(NamedTuple):
     spans: list[Span]
 
     begin: int | None
-    """The first token that ends behind the boundary; `None` when the text can be divided in several ways."""
+    """The first token that ends after the boundary; `None` when the text can be divided in several ways."""
 
 
 class _Path(NamedTuple):
@@ -75,12 +75,12 @@ def spans_by_length(tokens: Sequence[Token]) -> list[Span]:
 
 
 def is_plain(token: Token) -> bool:
-    """Return whether a token's text is all of it, not a part of a character that the server could not write."""
+    """Return whether a token's text is complete, not a part of a character that the server could not write."""
     return bool(token.text) and _REPLACEMENT not in token.text
 
 
 def _by_offset(tokens: Sequence[Token], text: str) -> list[Span] | None:
-    """Believe the server: vLLM's offsets are off by a beginning-of-text token, SGLang's are all -1."""
+    """Use the server's offsets if they fit: vLLM's are off by a beginning-of-text token, SGLang's are all -1."""
     starts = [token.offset for token in tokens if token.offset is not None]
     if len(starts) < len(tokens) or starts[0] != 0 or not all(map(is_plain, tokens)):
         return None
@@ -117,7 +117,7 @@ def _by_spelling(tokens: Sequence[Token], text: str, boundary: int) -> Alignment
 
 
 def _merge(known: _Path | None, new: _Path) -> _Path:
-    """Keep the cheaper way; of two that cost the same, where either crosses the boundary."""
+    """Keep the cheaper path; of two with the same cost, keep both crossings of the boundary."""
     if known is None or new.cost < known.cost:
         return new
     if new.cost > known.cost:
@@ -126,7 +126,7 @@ def _merge(known: _Path | None, new: _Path) -> _Path:
 
 
 def _least_bytes(tokens: Sequence[Token]) -> list[int]:
-    """Return for each number of tokens how many bytes those from there on have at least."""
+    """Return, for each position in the tokens, the minimum number of bytes of the tokens from there on."""
     least = [0]
     for number in range(len(tokens) - 1, -1, -1):
         special = number < _SPECIAL_TOKENS or number >= len(tokens) - _SPECIAL_TOKENS
@@ -149,7 +149,7 @@ def _walk_back(layers: Sequence[dict[int, _Path]], end: int) -> list[Span]:
 
 
 def _in_characters(spans: Sequence[Span], data: bytes) -> list[Span]:
-    """Turn positions of bytes into those of characters; a character that was entered counts whole."""
+    """Convert byte positions to character positions; a partly covered character counts as a whole."""
     begun, ended, characters = [], [], 0
     for byte in data:
         characters += byte & 0xC0 != 0x80
@@ -160,7 +160,7 @@ def _in_characters(spans: Sequence[Span], data: bytes) -> list[Span]:
 
 
 def _ends(token: Token, data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Yield where a token that begins here may end, and what it costs to believe so."""
+    """Yield where a token that begins here may end, and the cost of that assumption."""
     if token.raw is not None and data.startswith(token.raw, start):
         yield start + len(token.raw), 0
     elif not token.text:
@@ -175,7 +175,7 @@ def _ends(token: Token, data: bytes, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_character(data: bytes, start: int) -> int:
-    """Return where the character ends in which a position is; the position itself at the end."""
+    """Return the end of the character at a position; the position itself at the end of the text."""
     end = start + 1
     while end < len(data) and data[end] & 0xC0 == 0x80:
         end += 1
@@ -183,7 +183,7 @@ def _end_of_character(data: bytes, start: int) -> int:
 
 
 def _ends_of_word(token: str, data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Match a token, also by a server that decodes each alone, which loses or marks the space before a word.
+    """Match a token, also if the server decodes each alone and so drops or marks the space before a word.
 
     vLLM writes nothing for the first parts of a character and the whole character for its last part.
     """
@@ -218,7 +218,7 @@ def _ends_of_parts(token: str, data: bytes, start: int) -> set[int]:
 
 
 def _ends_of_part(data: bytes, start: int, *, last: bool) -> Iterator[int]:
-    """Yield where a part of a character may end: a byte inside of it, or at a token's end its first bytes."""
+    """Yield where a part of a character may end: after a byte inside it or, at a token's end, after its first bytes."""
     byte = data[start] if start < len(data) else 0
     if 0x80 <= byte < 0xC0:
         yield start + 1

@@ -74,7 +74,7 @@ class Echo:
         )
 
     def _context_ids(self, prompt: Prompt, echoed: Echoed) -> Generator[Requests, Sequence[Outcome], list[int] | None]:
-        """Ask for the context's own token ids where the text's beginning cannot be read from the tokens."""
+        """Request the context's own token ids if the tokens do not show where the text begins."""
         if not prompt.context or isinstance(prompt.context, list) or not self._tells_ids or echoed.is_plain:
             return None
         known = self._known_contexts(prompt.context)
@@ -108,7 +108,7 @@ class Echoed:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each token's text is all of the token."""
+        """Whether the text of each token is complete."""
         return all(map(is_plain, self._tokens))
 
     def score(self, context: Sequence[int] | None) -> Score:
@@ -156,7 +156,7 @@ class Echoed:
             )
 
     def _part(self, context: Sequence[int] | None) -> tuple[slice, Sequence[Span]]:
-        """Find the tokens behind the context, without those generated."""
+        """Find the tokens after the context, without those generated."""
         aligned = align(self._tokens, self._text, len(self._prompt.context))
         exact = self._text == self._prompt.sent and not self._max_tokens
         begin = self._begin(aligned, context if exact else None, exact)
@@ -181,12 +181,12 @@ class Echoed:
         if not self._prompt.context:
             if aligned is None:
                 return 0 if exact else None
-            # A token for the text's beginning is not the text's.
+            # A beginning-of-text token is not part of the text.
             return int(len(self._tokens) > 1 and bool(self._tokens[0].text) and aligned.spans[0] == Span(0, 0))
         return aligned.begin if aligned else None
 
     def _spans_from(self, begin: int) -> list[Span]:
-        """Return spans where the tokens do not spell the prompt: right for the text if they spell that."""
+        """Return spans for tokens that do not spell the prompt; they are correct if the tokens spell the text."""
         context = len(self._prompt.context)
         aligned = align(self._tokens[begin:], str(self._prompt.text))
         spans = aligned.spans if aligned else spans_by_length(self._tokens[begin:])
@@ -201,7 +201,7 @@ class Echoed:
         return inside[-1] + 1 if inside else 0
 
     def _check_logprobs(self, part: slice) -> None:
-        """Refuse a hole, and what is no log-probability: only the very first token has nothing to be predicted from."""
+        """Refuse missing and invalid log-probabilities; only the very first token has none, as nothing precedes it."""
         for number, token in enumerate(self._tokens[part], part.start):
             if number and token.logprob is None:
                 raise self._refuse(f"the server sent no log-probability for token {number}, {cut(token.text)}")
@@ -217,7 +217,7 @@ def _no_ids(context: str) -> list[list[int]]:
 
 
 def _rejects_zero(error: Exception | None) -> bool:
-    """Return whether the server wants to generate at least one token."""
+    """Return whether the server requires at least one generated token."""
     if not isinstance(error, errors.BadRequestError | errors.UnprocessableEntityError):
         return False
     return any(name in error.message for name in _LIMIT_NAMES)

@@ -5,9 +5,9 @@ sampled. The `logprob` that llama.cpp reports is read from the model's raw outpu
 it is the probability of that token under the model. (`tools/server/server-context.cpp`, `populate_token_probs`; it
 holds while `post_sampling_probs` is off. The tests compare with the full distribution at every position.)
 
-Some tokens cannot be had so: those that are only a part of a character, since the server reports no log-probability
-for text that ends inside one, and special ones, since they end the generation or are no text to the grammar. They are
-looked up among the alternatives of their position, while another token is forced there.
+Some tokens cannot be forced: those that are only a part of a character, since the server reports no log-probability
+for text that ends inside one, and special ones, since they end the generation or are not text for the grammar. They
+are looked up among the alternatives at their position, while another token is forced there.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .result import Score
 from .server import Piece, Server
 
 _ALTERNATIVES = 1000
-"""How many alternatives to request first where a token must be looked up; then as many as there are."""
+"""How many alternatives to request first when a token must be looked up; after that, all of them."""
 
 _CERTAIN = 100
 """The bias that leaves a single token: the largest that the API allows."""
 
 _LEAST_IMPOSSIBLE = 0.01
-"""A log-probability is at most 0, but for errors of rounding."""
+"""A log-probability is at most 0, except for rounding errors."""
 
 _MAYBE_SPECIAL = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -67,7 +67,7 @@ def _score_text(prompt: Prompt, server: Server, settings: Settings) -> Job:
 
 
 def _boundary(prompt: Prompt, pieces: Sequence[Piece]) -> tuple[int, list[int]]:
-    """Find the first token that is not all context's, and where it and the following begin in the text.
+    """Find the first token that is not entirely in the context, and where it and the following begin in the text.
 
     Raises:
         errors.ResponseValidationError: the tokens do not spell context and text.
@@ -90,7 +90,7 @@ def _boundary(prompt: Prompt, pieces: Sequence[Piece]) -> tuple[int, list[int]]:
 
 
 def _in_characters(pieces: Sequence[Piece]) -> tuple[str, list[int]]:
-    """Spell tokens, and find for each the number of the character in which it begins."""
+    """Return the text of tokens, and for each the index of the character in which it begins."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     parts: list[str] = []
     offsets: list[int] = []
@@ -116,7 +116,7 @@ def _make(text: str, pieces: Sequence[Piece], offsets: Sequence[int], rows: Sequ
 def _rows(
     prompt: Prompt, pieces: Sequence[Piece], begin: int, server: Server, settings: Settings
 ) -> Generator[Requests, Sequence[Outcome], list[_Row | None]]:
-    """Find the log-probabilities of the tokens from `begin` on; a first token of all has none."""
+    """Find the log-probabilities of the tokens from `begin` on; the very first token has none."""
     work = _Forcing(prompt, pieces, server, settings)
     first = max(begin, 1)
     runs = work.runs(first)
@@ -150,7 +150,7 @@ class _Forcing:
         self._settings = settings
 
     def is_forcible(self, position: int) -> bool:
-        """Return whether the token at a position is whole characters and surely no special token."""
+        """Return whether the token at a position has only whole characters and is certainly not special."""
         raw = self._pieces[position].raw
         if not raw or b"\0" in raw:  # llama.cpp's grammars end a token's text at a NUL
             return False
@@ -160,7 +160,7 @@ class _Forcing:
             return False
 
     def runs(self, first: int) -> list[range]:
-        """Divide the positions into runs that one request can force, as long as can be; others stand alone."""
+        """Divide the positions into the longest runs that one request can force; other positions stand alone."""
         runs: list[range] = []
         for position in range(first, len(self._ids)):
             joins = runs and self._server.has_token_grammar and self.is_forcible(position)
@@ -190,7 +190,7 @@ class _Forcing:
         )
 
     def read_forced(self, run: range, outcome: Outcome) -> dict[int, _Row]:
-        """Read a run's rows; none where the tokens could not be forced, as the ids that came back tell.
+        """Read a run's rows; none if the returned ids show that the tokens could not be forced.
 
         Raises:
             errors.SDKError: the call failed for another reason than the constraint.
@@ -225,7 +225,7 @@ class _Forcing:
         return {}
 
     def _row(self, position: int, logprob: float, alternatives: Sequence[dict[str, Any]]) -> _Row:
-        """Keep the alternatives that were wanted, and the token itself as servers with echo do."""
+        """Keep the alternatives that were requested, and the token itself as servers with echo do."""
         count = self._settings.logprobs
         top: dict[str, float] = {}
         for entry in alternatives[:count]:
@@ -251,7 +251,7 @@ def _alternatives(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _logprob(entry: dict[str, Any]) -> float | None:
-    """Return a log-probability, which is at most 0; a hair above may be an error of rounding."""
+    """Return a log-probability, which is at most 0; slightly above may be a rounding error."""
     value = entry.get("logprob")
     return float(value) if isinstance(value, int | float) and value < _LEAST_IMPOSSIBLE else None
 

@@ -1,7 +1,7 @@
 """The work on one text as a generator: it yields requests, is sent their outcomes, and returns the score.
 
-So a method of scoring says only what it sends and what it makes of the responses; `run` decides when and where requests
-are sent, and many texts can be in flight at a time.
+A method of scoring thus only defines what it sends and how it reads the responses; `run` decides when and where
+requests are sent, and many texts can be in flight at a time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Settings:
 
 
 def gather(jobs: Sequence[Job]) -> Generator[Requests, Sequence[Outcome], list[Score]]:
-    """Run several jobs as one: the requests that they want next go out together."""
+    """Run several jobs as one: their next requests are sent together."""
     scores: dict[int, Score] = {}
     waiting: dict[int, Requests] = {}
 
@@ -89,5 +89,5 @@ def refusal(problem: str, response: Any = None) -> errors.ResponseValidationErro
 
 
 def cut(text: str) -> str:
-    """Show a text in a message, as long as a message may be."""
+    """Return a text for a message, shortened if it is long."""
     return repr(text if len(text) <= 60 else f"{text[:60]}…")

@@ -23,7 +23,7 @@ _PARTIAL = re.compile("\ufffd|bytes:")
 
 _FLOAT = frozenset((float,))
 LEAST_IMPOSSIBLE = 0.01
-"""A log-probability is at most 0, but for errors of rounding."""
+"""A log-probability is at most 0, except for rounding errors."""
 
 
 def score_plainly(prompt: Prompt, response: Any, max_tokens: int) -> Score | None:
@@ -73,7 +73,7 @@ def _ends(tokens: Any, text: Any) -> list[int] | None:
 
 
 def _part(prompt: Prompt, ends: list[int], response: Any, max_tokens: int) -> slice | None:
-    """Find the tokens behind the context, without those generated."""
+    """Find the tokens after the context, without those generated."""
     context, sent = len(prompt.context), prompt.sent
     if isinstance(sent, list):
         ids = response.choices[0].additional_properties.get("prompt_token_ids")

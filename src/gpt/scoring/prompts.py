@@ -1,4 +1,4 @@
-"""What is to be scored, checked and joined with what comes before it."""
+"""The texts to score, checked and paired with their contexts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Prompt:
     """One text to score and its context, both texts or both token ids."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
 
     context: str | list[int]
     text: str | list[int]
@@ -31,7 +31,7 @@ class Prompt:
 
 
 def iter_prompts(texts: Iterable[Any], context: Any) -> Iterator[Prompt | Exception]:
-    """Pair each text with its context as they are needed; what is wrong with one text takes its place.
+    """Pair each text with its context as they are needed; an error about a text is yielded in its place.
 
     Raises:
         TypeError: `texts` is a single text, or `context` neither one nor several.

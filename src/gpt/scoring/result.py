@@ -1,4 +1,4 @@
-"""What scoring gives: the score of one text, and how it came out."""
+"""The results of scoring: the score of one text, and the outcome of scoring it."""
 
 from __future__ import annotations
 

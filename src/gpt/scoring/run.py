@@ -1,4 +1,4 @@
-"""Send what jobs want, many at a time, and hand out their scores as they are ready."""
+"""Send the requests of jobs, many at a time, and yield their scores as they are ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Send = Callable[[Iterable[CreateCompletionRequest]], Iterator[Outcome]]
 """`bulk.run` with all its options: requests in, outcomes out, in any order, with the number of the request."""
 
 _FINISHED_AT_ONCE = 64
-"""After so many texts that needed no request, their outcomes are handed out before more are pulled."""
+"""After this many texts that needed no request, their outcomes are yielded before more are pulled."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Run:
     def _requests(
         self, pool: ThreadPoolExecutor | None, in_flight: dict[int, tuple[_Text, int]]
     ) -> Iterator[CreateCompletionRequest]:
-        """Yield the requests of jobs that go on before those of new ones."""
+        """Yield the requests of running jobs before those of new ones."""
         number = 0
         while True:
             while not self._ready and self._may_start:
@@ -108,7 +108,7 @@ class Run:
         return not (self._begun and not self._ended and self._first_alone())
 
     def _start_next(self, pool: ThreadPoolExecutor | None) -> None:
-        """Take the next job's first step, while those behind it are taken in other threads."""
+        """Run the next job's first step, while those of later jobs run in other threads."""
         ahead = 2 * self._threads - len(self._starting) if pool is not None and self._begun else 1
         pulled = list(islice(self._jobs, ahead))
         for index, job in pulled:
@@ -131,7 +131,7 @@ class Run:
             self._advance(text, partial(text.job.send, text.outcomes))  # type: ignore[arg-type]
 
     def _advance(self, text: _Text, step: Callable[[], Requests]) -> None:
-        """Go on with a text: its next requests, its score, or what went wrong with it."""
+        """Advance the job of a text: queue its next requests, or store its score or its error."""
         self._begun = True
         try:
             requests = step()

@@ -34,7 +34,7 @@ _OURS = (
     *("grammar", "json_schema", "logit_bias", "temperature", "n_predict", "n_probs", "post_sampling_probs"),
     *("return_tokens_as_token_ids", "prompt_logprobs", "truncate_prompt_tokens"),
 )
-"""Fields that decide what a score means, so that the caller's `additional_properties` may not have them."""
+"""Fields that decide what a score means; the caller's `additional_properties` may not contain them."""
 
 
 def score(
@@ -73,7 +73,7 @@ def score(
             one less than the model's context. Texts (not token ids) need a server with `/tokenize`.
         executor: as for `bulk.run`: where requests are sent from instead of threads of our own.
         window: as for `bulk.run`: how many requests are in flight or queued.
-        max_failures: as for `bulk.run`: after how many failures of the server in a row to give up.
+        max_failures: as for `bulk.run`: after how many consecutive failures of the server to stop.
         additional_properties: more fields of the request (`{"add_special_tokens": False}` for vLLM).
         options: `retries`, `timeout`, `deadline`, `http_headers`, `query` and `server_url` of `create_completion`.
 
@@ -111,10 +111,10 @@ def score_iter(
     additional_properties: Mapping[str, Any] | None = None,
     **options: Unpack[CallOptions],
 ) -> Iterator[ScoreOutcome]:
-    """Score texts and yield an outcome for each as it is ready, in whatever order that is.
+    """Score texts and yield an outcome for each in the order of completion.
 
-    Texts are pulled only as fast as outcomes are taken, so any number of them fits into memory; what goes wrong with
-    one is its outcome and not the end of the run. Arguments are those of `score`.
+    Texts are pulled only as fast as outcomes are taken, so any number of them fits into memory; a failure of
+    one is its outcome and does not end the run. Arguments are those of `score`.
 
     Raises:
         errors.SDKError: from the iterator: the server cannot score, or `max_failures` was reached.
@@ -151,7 +151,7 @@ def _sender(
 
 @dataclass
 class _Scorer:
-    """The jobs of one run. The server is looked at when the first text comes."""
+    """The jobs of one run. The server is examined when the first text is pulled."""
 
     s: Any
     model: str

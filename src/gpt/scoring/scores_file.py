@@ -1,6 +1,6 @@
-"""A file of scores that a run continues: a line of JSON for each text, written at once, never twice.
+"""A file of scores that a later run can continue: a line of JSON for each text, written at once, never twice.
 
-Its own format and not a batch's, since a score is no completion. Failed texts are not in it, so that running again
+The format is not that of a batch, since a score is not a completion. Failed texts are not in the file, so the next run
 scores them again.
 """
 
@@ -29,11 +29,11 @@ class ScoresFile:
     """A file of scores, open for appending by this run alone. Not shared by threads."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open or create it, note what it has, and take off a line that was cut short by a crash.
+        """Open or create it, read what it has, and remove a line that was cut short by a crash.
 
         Raises:
             BlockingIOError: another run is writing to it.
-            ValueError: it is something else than a file of scores.
+            ValueError: it is not a file of scores.
             OSError: it cannot be read or written.
         """
         self.path = os.fspath(path)
@@ -52,7 +52,7 @@ class ScoresFile:
         """Return whether a line's score is in the file.
 
         Raises:
-            ValueError: it is there for another text, as happens when the input was edited.
+            ValueError: the file has a score for another text, because the input was edited.
         """
         known = self._known[line] if line < len(self._known) else 0
         if known and known != _mark(text, context):
@@ -63,7 +63,7 @@ class ScoresFile:
         return bool(known)
 
     def append(self, line: int, context: str, score: Score) -> None:
-        """Write a score. A line that was begun and cannot be finished is taken off again.
+        """Write a score. An incomplete line is removed again.
 
         Raises:
             OSError: the disk is full, or the like.
@@ -123,12 +123,12 @@ class ScoresFile:
 
 
 def to_json_line(line: int, context: str, score: Score) -> bytes:
-    """Return a score as a line of JSON; what is no number there (NaN, infinity) is null."""
+    """Return a score as a line of JSON; NaN and infinities become null."""
     named = {each.name: getattr(score, each.name) for each in fields(score)}
     values = {"line": line, "context": context, **named, "is_greedy": score.is_greedy}
     try:
         return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # half of a surrogate pair, which a server may send as an escape; so it is written
+    except TypeError:  # a lone surrogate, which a server may send as an escape, is written as one
         return json.dumps(_finite(values), separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
@@ -144,13 +144,13 @@ def _finite(value: Any) -> Any:
 
 
 def _mark(text: str, context: str) -> int:
-    """Return a number that two texts with their contexts hardly ever share, and that is never 0."""
+    """Return a hash of a text and its context; never 0."""
     data = f"{len(context)}:{context}{text}".encode("utf-8", "surrogatepass")
     return 1 << 63 | zlib.crc32(data) << 31 | len(data) % (1 << 31)
 
 
 def _lock(fd: int, path: str) -> None:
-    """Keep other runs out; where there are no such locks (Windows, some network disks), do without."""
+    """Keep other runs out; do nothing where such locks do not exist (Windows, some network disks)."""
     if sys.platform == "win32":
         return
     import fcntl

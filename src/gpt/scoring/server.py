@@ -1,4 +1,4 @@
-"""What scoring needs to know of a server: which one it is, and which tokens it makes of a text."""
+"""What scoring needs to know about a server: which one it is, and how it tokenizes a text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Piece:
     id: int
 
     raw: bytes | None
-    """Its bytes, which need not be whole characters; `None` where the server does not tell them."""
+    """Its bytes, which need not be whole characters; `None` if the server does not report them."""
 
     @property
     def text(self) -> str:
@@ -64,7 +64,7 @@ class Server:
         length = described.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, Mapping) else None)
 
         self.length = length - 1 if isinstance(length, int) and length > 2 else None
-        """How many tokens a text may have, with room to generate one; `None` when the server does not tell."""
+        """How many tokens a text may have, with room to generate one; `None` if the server does not report it."""
 
         self.has_token_grammar = True
         """Whether it is assumed to accept a grammar of token ids; false after the first refusal."""
@@ -75,7 +75,7 @@ class Server:
         self._lock = threading.Lock()
 
     def tokenize(self, text: str, *, special: bool = True) -> list[Piece]:
-        """Split a text as llama.cpp does for a completion; `special` adds what the model wants at its ends.
+        """Split a text as llama.cpp does for a completion; `special` adds the model's special tokens at its ends.
 
         Raises:
             errors.SDKError: the server did not respond as llama.cpp does.
@@ -101,14 +101,14 @@ class Server:
         return tokens
 
     def pieces(self, ids: Sequence[int]) -> list[Piece]:
-        """Return the bytes of given token ids, as far as llama.cpp tells them."""
+        """Return the bytes of given token ids, as far as llama.cpp reports them."""
         pieces = self.tokenize(self._detokenize(ids), special=False)
         if [piece.id for piece in pieces] == list(ids):
             return pieces
         return [self._piece(each) for each in ids]
 
     def affixes(self) -> tuple[int, int]:
-        """Return how many special tokens the model gets before and after a text: one and none for most."""
+        """Return the number of special tokens before and after a text: one and none for most models."""
         if self._affixes is None:
             plain = [piece.id for piece in self.tokenize("a", special=False)]
             full = [piece.id for piece in self.tokenize("a")]
@@ -117,7 +117,7 @@ class Server:
         return self._affixes
 
     def anchor(self) -> int:
-        """Return a token that is whole characters, and so has its log-probability reported wherever it is forced."""
+        """Return a token of whole characters, whose log-probability is therefore reported wherever it is forced."""
         if self._anchor is None:
             self._anchor = self.tokenize("a", special=False)[-1].id
         return self._anchor
@@ -156,7 +156,7 @@ def root_of(base: str) -> str:
 def _describe(transport: Transport, base: str, model: str) -> dict[str, Any]:
     """Return the model's entry in `/models`, or the first one; looked up once for each client and server.
 
-    Nothing is kept of a server that did not respond, so that the next run looks again.
+    Nothing is cached for a server that did not respond, so that the next run tries again.
     """
     known = _servers.setdefault(transport, {})
     if (base, model) not in known:

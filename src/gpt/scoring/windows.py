@@ -1,4 +1,4 @@
-"""Texts longer than the model's context: window by window, each token once, as lm-evaluation-harness does.
+"""Scoring of texts longer than the model's context, window by window, as lm-evaluation-harness does: each token once.
 
 After the first window, each begins with one token of overlap at least; the last one with as many as fit.
 """

@@ -25,7 +25,7 @@ class EventStream(Generic[T]):
     """The HTTP response underneath."""
 
     completed: bool
-    """Whether the stream came to its proper end, and every choice in it was finished."""
+    """Whether the stream ended properly and every choice in it was finished."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class EventStream(Generic[T]):
             response: the HTTP response.
             events: each event as received and decoded; returns whether everything in it was finished.
             accumulate: joins received events into one.
-            abort: ends the response; it may be called at any time, from anywhere, again.
+            abort: ends the response; it may be called repeatedly, at any time and from anywhere.
         """
         self.response = response
         self.completed = False
         self._events = events
         self._accumulate = accumulate
         self._abort = abort
-        # Not `__del__`: in a reference cycle the socket's own would come first, and warn that nobody closed it.
+        # Not `__del__`: in a reference cycle the socket's own would run first, and warn that it was not closed.
         weakref.finalize(self, abort).atexit = False
         self._received: list[bytes] = []
         self._closed = False

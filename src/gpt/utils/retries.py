@@ -19,7 +19,7 @@ _NON_RETRYABLE_CODES = ("insufficient_quota", "credit_balance_exhausted")
 
 @dataclass(frozen=True)
 class BackoffStrategy:
-    """How waits grow when the server names none."""
+    """How waits grow if the server requests no specific wait."""
 
     initial_interval: int = 500
     """The first wait, in milliseconds."""
@@ -60,10 +60,10 @@ class RetryConfig:
     """Whether failures without a response are retried too."""
 
     max_retries: int = 2
-    """The most attempts after the first."""
+    """The maximum number of attempts after the first."""
 
     retry_read_timeouts: bool = False
-    """Whether to send again when the response did not come in time. The server may still be working, and billing."""
+    """Whether to retry after a read timeout. The server may still be processing the request, and billing it."""
 
     def __post_init__(self) -> None:
         if self.strategy not in ("backoff", "none"):
@@ -91,7 +91,7 @@ def check_retries(value: object, name: str = "retries") -> RetryConfig:
     """Check an option that holds a `RetryConfig`; `name` is the option's, for messages.
 
     Raises:
-        TypeError: it is none; `None` could mean two things, so it is refused.
+        TypeError: it is not a `RetryConfig`; `None` is ambiguous, so it is refused.
     """
     if isinstance(value, RetryConfig):
         return value
@@ -151,7 +151,7 @@ def backoff_delay(retry: int, strategy: BackoffStrategy, jitter: float) -> float
 def retry_delay(
     retry: int, headers: Mapping[str, str], strategy: BackoffStrategy, *, now: float, jitter: float
 ) -> float | None:
-    """Return the seconds to wait before the next attempt; `None` when the server wants a longer wait than we grant."""
+    """Return the seconds to wait before the next attempt; `None` if the server asks for more than `MAX_SERVER_WAIT`."""
     wait = server_wait(headers, now)
     if wait is None:
         return backoff_delay(retry, strategy, jitter)

@@ -5,7 +5,7 @@
     rich.print(view.to_text(choice))                         # in a terminal
     pathlib.Path("page.html").write_text(view.to_html(choice), "utf-8")
 
-Ask the server with `logprobs=5`, or as many as it allows. In a notebook, completions and choices show themselves.
+Request `logprobs=5`, or as many as the server allows. A notebook displays completions and choices automatically.
 """
 
 from .html import to_html

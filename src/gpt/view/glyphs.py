@@ -39,8 +39,8 @@ def _split(text: str) -> tuple[Glyph, ...]:
     return tuple(glyph for match in _PARTS.finditer(text) for glyph in _glyphs_of(match[0]))
 
 
-# Tokens repeat, among the alternatives above all: the cache halves the time of a page. Longer texts are not tokens, and
-# a cache of them would hold on to whole completions.
+# Tokens repeat, especially among the alternatives: the cache halves the time to render a page. Longer texts are not
+# tokens, and a cache of them would keep whole completions alive.
 _cached_glyphs = lru_cache(maxsize=8192)(_split)
 
 

@@ -15,7 +15,7 @@ from .glyphs import Glyph, alternative_glyphs, glyphs, token_glyphs
 from .levels import LEVELS, UNKNOWN, describe, level, percent, probability, summarise
 
 FRAGMENT_TOKENS = 2000
-"""How many tokens a fragment shows, for a notebook keeps each output."""
+"""How many tokens a fragment shows at most, since a notebook stores each output."""
 
 _CLASSES = {"space": "s", "newline": "n", "tab": "b", "mark": "m"}
 _NO_LOGPROBS = "The server sent no log-probabilities; request logprobs=5, or as many as it allows."
@@ -55,7 +55,7 @@ def to_html(
     Args:
         completion: a choice, a completion with all its choices, or a `gpt.scoring.Score`.
         title: the page's heading; without it, the name of the model, where the completion says it.
-        fragment: give an element to put into a page (or a notebook's cell), at most 2,000 tokens of it.
+        fragment: whether to return an element for a page (or a notebook's cell), limited to 2,000 tokens.
 
     Returns:
         A whole page in UTF-8, or the element. It holds no script and loads nothing.
@@ -123,7 +123,7 @@ def _tokens(tokens: list[Token]) -> Iterator[str]:
 
 
 def _details(number: int, token: Token, shape: tuple[Glyph, ...]) -> str:
-    """Make what appears on hover and focus; `hidden` holds where a page drops our style."""
+    """Return what appears on hover and focus; `hidden` takes effect if a page drops our style."""
     own = Alternative(token.text, token.logprob, token.raw)
     rows = [(each, alternative_glyphs(each), _is_same(each, own)) for each in token.alternatives]
     if not any(same for *_, same in rows):

@@ -15,7 +15,7 @@ LEVELS = (
     (0.05, "5–20 %"),
     (0.00, "under 5 %"),
 )
-"""The least probability of each level, the surest first, and what the legend calls it."""
+"""The minimum probability of each level, the most certain first, and its name in the legend."""
 
 UNKNOWN = len(LEVELS)
 """The level of a token without a probability."""

@@ -22,8 +22,8 @@ _ALTERNATIVES = 4
 _TOKEN_WIDTH = 18
 _INDENT = 9
 
-# A text cannot ask a terminal whether it is dark, so these are legible on both: foreground and background together, and
-# the likelier a token, the fainter. The likely ones get only an underline: any fill would be the brightest thing on a
+# It is unknown whether a terminal is dark, so these are legible on both: foreground and background together, and the
+# likelier a token, the fainter. The likely ones get only an underline: any fill would be the brightest thing on a
 # dark terminal. Unlike underlines, the level is not told by hue alone.
 _STYLES = (
     "",

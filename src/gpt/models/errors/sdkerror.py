@@ -54,7 +54,7 @@ class SDKError(Exception):
     """The response itself. Its `request` holds the key that was sent."""
 
     headers: Mapping[str, str]
-    """The response's headers, by any case; empty without one. A `Location` is shown without query and userinfo."""
+    """The response's headers, case-insensitive; empty without one. A `Location` is shown without query and userinfo."""
 
     request_id: str | None
     """The server's name for the request."""
@@ -63,7 +63,7 @@ class SDKError(Exception):
     """How many seconds the server asked to wait."""
 
     partial: CreateCompletionResponse | None
-    """What a stream had brought before the error, collected into one response."""
+    """What a stream had delivered before the error, collected into one response."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class SDKError(Exception):
 
     @property
     def param(self) -> str | None:
-        """The request field that the server blames."""
+        """The request field that the server names as the cause."""
         return self._details.param
 
     def __str__(self) -> str:

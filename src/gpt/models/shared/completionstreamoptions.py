@@ -18,7 +18,7 @@ class CompletionStreamOptions(Model):
     """Whether a last chunk, with empty `choices`, reports the usage of the whole request."""
 
     include_obfuscation: bool | None = None
-    """Whether random characters are added to events so that their sizes do not tell the tokens (OpenAI only)."""
+    """Whether random characters are added to events so that their sizes do not reveal the tokens (OpenAI only)."""
 
     additional_properties: dict[str, Any] = field(default_factory=dict)
     """Further options that your server takes (`continuous_usage_stats` of vLLM…), by their wire names."""
