@@ -38,6 +38,8 @@ NAME = "bulk-benchmarks"
 KEY = "sk-benchmark"
 LATENCY = 0.05
 PACK = 32
+TASK_SIZE = 64
+"""How many requests the larger chunks of the row `tasks` have."""
 PACKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WORKERS = (1, 16, 64)
 PROCESSES = (1, 2, 4, 8)
@@ -444,12 +446,12 @@ def task_row() -> Row:
     """Submit chunks of one request each, so that the price of a task shows beside that of a request."""
     return Row(
         "tasks",
-        "What a task costs: chunks of one request and of 64, two worker processes",
+        f"What a task costs: chunks of one request and of {TASK_SIZE}, two worker processes",
         FREE,
         {
             f"{name}, chunksize={size}": (kind, {"n": 1_000 if size == 1 else 4_000, "processes": 2, "chunksize": size})
             for name, kind in (("processes", "processes"), ("Dask", "dask"))
-            for size in (1, 64)
+            for size in (1, TASK_SIZE)
         },
         note="CPU is that of the submitting process, which in Dask's case also runs the scheduler. "
         "The difference between the two sizes is the price of a task, which `simulate.py` uses.",

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bulk import TASK_SIZE
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "scale.md"
 FIGURES = HERE.parent / "docs" / "bulk-benchmarks.json"
@@ -31,8 +33,6 @@ PROMPT_BYTES, COMPLETION_BYTES = 800, 1_200
 """Of JSON on the wire: some 150 tokens each, and the fields around a completion."""
 
 OUTPUT_BYTES = COMPLETION_BYTES + 150
-TASK_SIZE = 64
-"""How many requests the larger chunks of the benchmark's row `tasks` have."""
 
 
 @dataclass(frozen=True)

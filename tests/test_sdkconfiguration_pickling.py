@@ -15,7 +15,7 @@ import requests
 import gpt
 from gpt.models import operations
 from gpt.models.shared import Security
-from tests.support.client import OK, QUICK, create, make, text
+from tests.support.client import OK, QUICK, create, find_key, make, text
 from tests.support.http_server import ScriptedServer, json_response
 
 
@@ -24,11 +24,6 @@ def worker_process() -> Iterator[ProcessPoolExecutor]:
     """Yield a process that was spawned, and so shares nothing but what is pickled."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
-
-
-def find_key() -> Security:
-    """Find a key, wherever this runs."""
-    return Security(api_key_auth=f"found-{os.environ.get('KEY_SUFFIX', 'here')}")
 
 
 def tag(prepared: requests.PreparedRequest, send: Any) -> requests.Response:

@@ -28,6 +28,7 @@ from gpt.models.errors import (
 from tests.support.client import OK, ONCE, create, make, request
 from tests.support.fixtures import ErrorSample, error_samples, vllm, vllm_names
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response
+from tests.support.strategies import JSON_ERRORS
 
 W40 = error_samples()
 
@@ -330,21 +331,6 @@ def test_error_message_with_hostile_header_values_is_printable_and_short() -> No
     assert len(error.message) < 2000
 
 
-JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["error", "message", "detail", "msg", "loc", "code", "type", "param", "errors", "status"])
-            | st.text(max_size=3),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=15,
-)
-
-
 @pytest.fixture(scope="module")
 def server() -> Any:
     with ScriptedServer() as server:
@@ -352,7 +338,7 @@ def server() -> Any:
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(JSON_VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.integers(400, 599))
+@given(JSON_ERRORS.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.integers(400, 599))
 def test_error_body_of_any_content_raises_a_typed_error(server: ScriptedServer, body: bytes, status: int) -> None:
     """Any JSON value, and any bytes, as an error: its class, a readable message, details of the right types."""
     server.respond_with(lambda _: json_response(body, status))
@@ -362,7 +348,7 @@ def test_error_body_of_any_content_raises_a_typed_error(server: ScriptedServer, 
 
 
 @settings(max_examples=150, deadline=None)
-@given(JSON_VALUES)
+@given(JSON_ERRORS)
 def test_error_in_a_status_200_body_raises_a_typed_error(server: ScriptedServer, value: Any) -> None:
     """Any JSON value as `error` in a response of success is raised, or refused as no completion."""
     server.respond_with(lambda _: json_response({"error": value, "choices": None}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from tests.support.http_server import ScriptedResponse, ScriptedServer, json_res
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.respond_with(echo_prompt)
-        yield server
+def server(server: ScriptedServer) -> ScriptedServer:
+    server.respond_with(echo_prompt)
+    return server
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,9 @@ with gpt.Gpt(server_url=server_url) as s:
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.respond_with(echo_prompt)
-        yield server
+def server(server: ScriptedServer) -> ScriptedServer:
+    server.respond_with(echo_prompt)
+    return server
 
 
 def start(folder: Path, server: ScriptedServer, most_bytes: int = 0) -> subprocess.Popen[str]:

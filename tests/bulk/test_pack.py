@@ -19,10 +19,9 @@ from tests.support.lists import echo_lists, prompts_of, refuse_bad
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.respond_with(echo_lists)
-        yield server
+def server(server: ScriptedServer) -> ScriptedServer:
+    server.respond_with(echo_lists)
+    return server
 
 
 def numbered(count: int, **fields: Any) -> list[shared.CreateCompletionRequest]:

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,9 @@ from tests.support.lists import echo_lists
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        server.respond_with(echo_prompt)
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        yield server
+def server(server: ScriptedServer) -> ScriptedServer:
+    server.respond_with(echo_prompt)
+    return server
 
 
 def test_batch_all_answered_exits_with_0(server: ScriptedServer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -72,3 +73,8 @@ def silent_server(first: Callable[[socket.socket], object] = read_request) -> Ra
 
     server = RawServer(serve)
     return server
+
+
+def find_key() -> shared.Security:
+    """Find a key, wherever this runs: in the process that unpickles a client, too."""
+    return shared.Security(api_key_auth=f"found-{os.environ.get('KEY_SUFFIX', 'here')}")

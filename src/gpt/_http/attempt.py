@@ -25,6 +25,8 @@ from .request import RequestTemplate, host_in, set_content_length
 from .session import DeadlineTimeout
 
 _MIN_TIMEOUT = 0.001
+_GET_FAILURES = (errors.SDKError, *TRANSPORT_EXCEPTIONS, AttributeError, ValueError)
+"""The last two come from a session of the caller's, which may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,7 @@ class Sender:
             with self.session.send(request, **self.settings(call, request)) as response:
                 body = read_body(ResponseBody(response, limit, call.deadline))
                 return body if response.status_code == 200 else None
-        except (
-            errors.SDKError,
-            *TRANSPORT_EXCEPTIONS,
-            AttributeError,
-            ValueError,
-        ):  # a caller's session may be anything
+        except _GET_FAILURES:
             return None
 
     def _error_status(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:

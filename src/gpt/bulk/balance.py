@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 
-from .._core import url
 from ..models import errors
 from ..sdk import Gpt
 from .throttle import Throttle
@@ -73,7 +72,7 @@ class Servers:
                 return
             server.accepts_lists = False
             self.accept_lists = any(each.accepts_lists is not False for each in self._servers)
-        logger.warning("%s %s: prompts are sent one by one from now on", _name(server), reason)
+        logger.warning("%s %s: prompts are sent one by one from now on", server.throttle.name, reason)
 
     def held(self) -> float:
         """Return the seconds for which all servers are still rate limited, 0 if one of them is not."""
@@ -119,6 +118,11 @@ class Servers:
         """Whether the run was stopped, so that nothing more is to be sent."""
         return self._stopped
 
+    def close(self) -> None:
+        """Close the connections to all servers."""
+        for server in self._servers:
+            server.client.close()
+
     def stop(self) -> None:
         """Reject all current and future waits for a server."""
         for server in self._servers:
@@ -151,7 +155,7 @@ class Servers:
             return
         server.probed = False
         if not server.rest:
-            logger.warning("%s cannot be reached; it rests", _name(server))
+            logger.warning("%s cannot be reached; it rests", server.throttle.name)
         server.rest = min(max(2 * server.rest, _FIRST_REST), _LONGEST_REST)
         server.rests_until = now + server.rest
         if self._unreachable_since is None and all(each.rest for each in self._servers):
@@ -167,10 +171,6 @@ class Servers:
         if self._unreachable_since is not None and not self._out_of_patience():
             seconds = min(seconds, self._unreachable_since + _PATIENCE - now)
         return max(0.001, seconds)
-
-
-def _name(server: Server) -> str:
-    return url.redact(server.client.sdk_configuration.server_url)
 
 
 def is_unreachable(error: Exception | None) -> bool:

@@ -136,11 +136,10 @@ class OutputFile:
                 os.ftruncate(self._fd, end)
                 return
             self._count(code)
-            if retry_errors and code is not None:
-                pass
-            elif custom_id is not None:
+            is_sent_again = retry_errors and code is not None
+            if custom_id is not None and not is_sent_again:
                 add_id(custom_id)
-            elif known_by is not None:
+            elif known_by is not None and not is_sent_again:
                 self.finished.add_line(*known_by)
             end += len(line)
             if not line.endswith(b"\n"):

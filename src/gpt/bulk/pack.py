@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -128,7 +128,7 @@ def split_response(
     for choices in _by_prompt(whole.choices, order, n):
         for number, choice in enumerate(choices):
             choice.index = number
-        usage = _usage(choices[0].additional_properties, (choice.additional_properties for choice in choices))
+        usage = _usage([choice.additional_properties for choice in choices])
         extras = _own_extras(whole.additional_properties, len(parts))
         parts.append(
             codec.changed(
@@ -156,7 +156,7 @@ def split_body(body: bytes, count: int, n: int) -> list[tuple[bytes, Tokens]] | 
         own = [{**choice, "index": number} for number, choice in enumerate(choices)]
         fields = _own_extras(whole, len(parts))
         fields["choices"] = own
-        if (usage := _usage(own[0], own)) is not None or "usage" in whole:
+        if (usage := _usage(own)) is not None or "usage" in whole:
             fields["usage"] = usage
         parts.append(fields)
     tokens = _tokens([_counts(part.get("usage")) for part in parts], _counts(whole.get("usage")))
@@ -199,9 +199,9 @@ def _is_about(result: Mapping[str, Any], number: int) -> bool:
     return result.get("prompt_index") == number
 
 
-def _usage(first: Mapping[str, Any], choices: Iterable[Mapping[str, Any]]) -> dict[str, int] | None:
+def _usage(choices: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     """Count a prompt's own tokens where its choices list them (`return_token_ids` of vLLM)."""
-    prompt = first.get("prompt_token_ids")
+    prompt = choices[0].get("prompt_token_ids")
     if not isinstance(prompt, list):
         return None
     generated = [choice.get("token_ids") for choice in choices]

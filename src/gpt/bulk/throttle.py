@@ -35,12 +35,12 @@ class Throttle:
             max_wait: waits longer than this many seconds are left to the call.
             clock: returns the time in seconds.
             turns_away: whether a call that would have to wait is rejected instead, so that its sender can react.
-            name: the name of the server in the log.
+            name: the name of the server, for the log.
         """
         self._max_wait = max_wait
         self._turns_away = turns_away
         self._clock = clock
-        self._name = name
+        self.name = name
         self._opens_at = 0.0  # never held
         self._stopped = False
         self._changed = threading.Condition()
@@ -58,7 +58,7 @@ class Throttle:
             now = self._clock()
             opens_at = now + max(seconds, _SHORTEST_HOLD)
             if opens_at > max(self._opens_at, now) + _WORTH_LOGGING:
-                logger.info("rate limited by %s: nothing is sent there for %.1f s", self._name, seconds)
+                logger.info("rate limited by %s: nothing is sent there for %.1f s", self.name, seconds)
             self._opens_at = max(self._opens_at, opens_at)
 
     def remaining(self) -> float:

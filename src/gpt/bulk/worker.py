@@ -92,13 +92,11 @@ class Sender:
         unsent and the submitter pauses the other processes too.
         """
         self._settings = settings
-        self._clients: list[Gpt] = []
         servers = []
         for cls, each in clients:
             name = url.redact(each.server_url)
             throttle = Throttle(settings.max_wait, turns_away=remote or len(clients) > 1, name=name)
-            self._clients.append(cls.from_configuration(each, throttle=throttle))
-            servers.append(Server(self._clients[-1], throttle))
+            servers.append(Server(cls.from_configuration(each, throttle=throttle), throttle))
         self._servers = Servers(servers, turns_away=remote)
 
     @property
@@ -121,8 +119,7 @@ class Sender:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in self._clients:
-            client.close()
+        self._servers.close()
 
     def send(self, requests: Sequence[CreateCompletionRequest]) -> list[Reply | None]:
         """Send a pack; return a reply to each, or `None` to those not sent because the run was stopped or held."""

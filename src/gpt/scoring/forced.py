@@ -21,6 +21,7 @@ from ..bulk import Outcome
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from .jobs import Job, Requests, Settings, completed, cut, refusal
+from .plain import LEAST_IMPOSSIBLE
 from .prompts import Prompt
 from .result import Score
 from .server import Piece, Server
@@ -30,9 +31,6 @@ _ALTERNATIVES = 1000
 
 _CERTAIN = 100
 """The bias that leaves a single token: the largest that the API allows."""
-
-_LEAST_IMPOSSIBLE = 0.01
-"""A log-probability is at most 0, except for rounding errors."""
 
 _MAYBE_SPECIAL = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
@@ -253,7 +251,7 @@ def _alternatives(entry: dict[str, Any]) -> list[dict[str, Any]]:
 def _logprob(entry: dict[str, Any]) -> float | None:
     """Return a log-probability, which is at most 0; slightly above may be a rounding error."""
     value = entry.get("logprob")
-    return float(value) if isinstance(value, int | float) and value < _LEAST_IMPOSSIBLE else None
+    return float(value) if isinstance(value, int | float) and value < LEAST_IMPOSSIBLE else None
 
 
 def _text(entry: dict[str, Any]) -> str:

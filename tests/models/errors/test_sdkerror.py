@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,7 @@ import pytest
 import gpt
 from gpt.models import errors, shared
 from gpt.models.errors import SDKError, sdkerror
-from gpt.models.shared import Security
-from tests.support.client import OK, ONCE, create, make, request
+from tests.support.client import OK, ONCE, create, find_key, make, request
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
 TREE = {
@@ -229,11 +227,6 @@ def test_error_subclass_with_its_own_constructor_is_pickled_whole() -> None:
 
 
 CHUNK = {"choices": [{"text": "a", "index": 0, "finish_reason": None}]}
-
-
-def find_key() -> Security:
-    """Find a key, wherever this runs."""
-    return Security(api_key_auth=f"found-{os.environ.get('KEY_SUFFIX', 'here')}")
 
 
 def fail(s: gpt.Gpt, stream: bool) -> None:
