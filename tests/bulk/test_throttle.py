@@ -8,8 +8,9 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from gpt import bulk
+from gpt import Gpt, bulk
 from gpt.bulk.throttle import Throttle
+from gpt.models import errors
 from tests.support.client import make, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
@@ -74,6 +75,24 @@ def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
     assert throttle.remaining() == 0
     assert throttle.rate_limited(7)
     assert throttle.remaining() == 7
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "seconds"),
+    [({}, None, 600), ({"x_should_retry": "false"}, None, 0), ({}, "insufficient_quota", 0)],
+    ids=["retryable", "x-should-retry", "quota"],
+)
+def test_throttle_after_a_rate_limit_pauses_only_for_a_retryable_one(
+    server: ScriptedServer, headers: dict[str, str], code: str | None, seconds: int
+) -> None:
+    """A 429 that no retry can help pauses no other call, whatever its `Retry-After` says."""
+    server.respond_with(lambda _: json_response({"error": {"code": code}}, 429, retry_after="600", **headers))
+    throttle = Throttle(3600, Clock())
+    with make(server.url) as s, Gpt.from_configuration(s.sdk_configuration, throttle=throttle) as client:
+        with pytest.raises(errors.RateLimitError):
+            client.completions.create_completion(request())
+    assert throttle.remaining() == seconds
+    assert len(server.requests) == 1
 
 
 def test_run_interrupted_while_held_back_raises_at_once() -> None:

@@ -51,7 +51,7 @@ class CallOptions(TypedDict, total=False):
     """Seconds of wall clock for the whole call, a stream included."""
 
     http_headers: Mapping[str, str | None] | None
-    """Headers that win over ours and the client's; `None` takes one off the wire."""
+    """Headers that override the client's and the SDK's own; `None` removes one."""
 
     query: Mapping[str, url.QueryValue] | None
     """Query parameters, added to those of the server URL."""
@@ -73,9 +73,9 @@ class Throttle(Protocol):
         """
 
     def rate_limited(self, seconds: float) -> bool:
-        """Record a 429 in which the server asks for a wait of this many seconds, more than 0.
+        """Record a retryable 429 in which the server asks for a wait of this many seconds, more than 0.
 
-        Return whether the run handles it: if so, the call ends at once with its `RateLimitError`, without a retry.
+        Return whether the call ends at once with its `RateLimitError`, so that the run can send the request again.
         """
         raise NotImplementedError
 
@@ -214,10 +214,12 @@ class Transport:
         """Return the seconds to wait before the next attempt; `None` when there shall be none."""
         error = attempt.error
         assert error is not None
+        if not attempt.retryable:
+            return None
         throttle, wait = self._throttle, error.retry_after
         if throttle and wait and isinstance(error, errors.RateLimitError) and throttle.rate_limited(wait):
             return None
-        if not attempt.retryable or retries_taken >= call.retries.limit:
+        if retries_taken >= call.retries.limit:
             return None
         strategy = call.retries.backoff
         delay = retry_delay(retries_taken, error.headers, strategy, now=time.time(), jitter=random.random())

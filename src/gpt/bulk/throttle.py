@@ -46,7 +46,7 @@ class Throttle:
         self._changed = threading.Condition()
 
     def rate_limited(self, seconds: float) -> bool:
-        """Note a 429 with a wait; return whether the run sends the request again, so that the call need not."""
+        """Pause all calls for a 429's wait and return `True`; `False` for a longer wait than this throttle honours."""
         if seconds > self._max_wait:
             return False
         self.hold(seconds)
