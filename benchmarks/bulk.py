@@ -55,12 +55,22 @@ Round = dict[str, Figures]
 
 @dataclass(frozen=True)
 class Target:
-    """What a row must reach, as a number made of the figures of one round."""
+    """What a row must reach: a contender's figure as a share of another's of the same round."""
 
     name: str
-    value: Callable[[Round], float]
+    figure: str
+    who: str
+    other: str
+    """The other contender; empty for the prompts in a second of `who`."""
+
     limit: float
     at_least: bool = False
+
+    def value(self, round_: Round) -> float:
+        """Return the number of one round."""
+        if not self.other:
+            return 1e6 / round_[self.who][self.figure]
+        return ratio(self.figure, self.who, self.other)(round_)
 
     def is_met(self, value: float) -> bool:
         """Return whether a value is good enough."""
@@ -81,7 +91,7 @@ class Row:
 
     targets: list[Target] = field(default_factory=list)
     note: str = ""
-    max_rounds: int = sys.maxsize
+    rounds: int = 3
     figures: list[Round] = field(default_factory=list)
 
     def median(self, who: str, figure: str) -> float:
@@ -358,10 +368,11 @@ def pack_row() -> Row:
         FREE,
         {**peers, **ours},
         [
-            Target("CPU of a prompt in a pack of 32 / of an AsyncOpenAI call", ratio("cpu", OURS, "AsyncOpenAI"), 0.03),
-            Target("prompts a CPU second, packs of 32", lambda each: 1e6 / each[OURS]["cpu"], 10_000, at_least=True),
+            Target("CPU of a prompt in a pack of 32 / of an AsyncOpenAI call", "cpu", OURS, "AsyncOpenAI", 0.03),
+            Target("prompts a CPU second, packs of 32", "cpu", OURS, "", 10_000, at_least=True),
         ],
         "All have 16 requests in flight.",
+        rounds=5,
     )
 
 
@@ -414,7 +425,7 @@ def process_rows() -> Iterator[Row]:
             **{f"{p} processes": ("processes", {"n": 4_000, "processes": p, **single}) for p in PROCESSES},
         },
         [
-            Target("CPU of submitting / of a small call", ratio("cpu", "2 processes", "one small call"), 0.15),
+            Target("CPU of submitting / of a small call", "cpu", "2 processes", "one small call", 0.15),
         ],
         "CPU is that of the submitting process alone: making requests, submitting, reading replies, handing out.",
     )
@@ -423,7 +434,7 @@ def process_rows() -> Iterator[Row]:
         "Worker processes, one prompt a request, to a server that responds after 50 ms",
         ("--serve", str(LATENCY)),
         {f"{p} processes": ("processes", {"n": 1_500 * p, "processes": p, **single}) for p in PROCESSES},
-        [Target("rate of 2 processes / of 1", ratio("rate", "2 processes", "1 processes"), 1.6, at_least=True)],
+        [Target("rate of 2 processes / of 1", "rate", "2 processes", "1 processes", 1.6, at_least=True)],
         "What bounds a process here is its 16 requests in flight, so that cores stay idle, as the target wants it.",
     )
 
@@ -436,7 +447,7 @@ def dask_rows() -> Iterator[Row]:
     }
     title = "Dask beside ProcessPoolExecutor, two worker processes, one prompt a request"
     note = "CPU is that of the submitting process, which in Dask's case also runs the scheduler."
-    target = Target("rate of Dask / of processes", ratio("rate", "Dask", "ProcessPoolExecutor"), 0.9, at_least=True)
+    target = Target("rate of Dask / of processes", "rate", "Dask", "ProcessPoolExecutor", 0.9, at_least=True)
     yield Row("dask", f"{title}, to a server that responds after 50 ms", ("--serve", str(LATENCY)), who, [target], note)
     busy = "Here all of them share two cores that are busy throughout, and what Dask does besides sending shows."
     yield Row("dask-free", f"{title}, to a server that costs nothing", FREE, who, note=f"{note} {busy}")
@@ -465,14 +476,16 @@ def file_rows() -> Iterator[Row]:
         f"run_jsonl over {LINES:,} finished lines",
         FREE,
         {"orjson.loads of the two files": ("orjson", {"n": LINES}), "gpt": ("finished lines", {"n": LINES})},
-        [Target("CPU of resuming / of orjson.loads", ratio("cpu", "gpt", "orjson.loads of the two files"), 2.5)],
+        [Target("CPU of resuming / of orjson.loads", "cpu", "gpt", "orjson.loads of the two files", 2.5)],
+        rounds=5,
     )
     yield Row(
         "lines",
         f"run_jsonl over {LINES:,} new lines, batch_size={PACK}",
         FREE,
         {"one small call": ("call", {"n": 600}), "gpt": ("new lines", {"n": LINES})},
-        [Target("CPU of a new line / of a small call", ratio("cpu", "gpt", "one small call"), 0.2)],
+        [Target("CPU of a new line / of a small call", "cpu", "gpt", "one small call", 0.2)],
+        rounds=5,
     )
 
 
@@ -486,11 +499,13 @@ def growth_row() -> Row:
         [
             Target(
                 "peak memory of 1,000,000 prompts / of 10,000",
-                ratio("peak", f"{SIZES[-1]:,} prompts", f"{SIZES[1]:,} prompts"),
+                "peak",
+                f"{SIZES[-1]:,} prompts",
+                f"{SIZES[1]:,} prompts",
                 1.1,
             )
         ],
-        max_rounds=1,
+        rounds=1,
     )
 
 
@@ -506,17 +521,24 @@ def contend(name: str, url: str, options: dict[str, Any]) -> Figures:
     return figures
 
 
-def run(wanted: list[str], rounds: int) -> list[Row]:
+def run(wanted: list[str], max_rounds: int) -> list[Row]:
     """Measure the wanted rows: all contenders in turn, in an order that depends on the round."""
     chosen = [row for row in rows() if not wanted or any(word in row.key for word in wanted)]
     for row in chosen:
         with serving(str(HERE / "bulk.py"), *row.server) as url:
-            for number in range(min(rounds, row.max_rounds)):
-                order = list(row.contenders)[:: -1 if number % 2 else 1]
+            for number in range(min(max_rounds, row.rounds)):
+                order = turns(row)[:: -1 if number % 2 else 1]
                 found = {who: contend(row.contenders[who][0], url, row.contenders[who][1]) for who in order}
                 row.figures.append({who: found[who] for who in row.contenders})
         print(*section(row), sep="\n", flush=True)
     return chosen
+
+
+def turns(row: Row) -> list[str]:
+    """Return the contenders in the order in which they are measured: those that a target compares first, one after
+    the other, since the machine changes its speed within minutes."""
+    compared = [who for target in row.targets for who in (target.who, target.other) if who]
+    return list(dict.fromkeys([*compared, *row.contenders]))
 
 
 def section(row: Row) -> list[str]:
@@ -669,7 +691,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed; write nothing")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each row (default 3)")
+    parser.add_argument("--rounds", type=int, default=sys.maxsize, help="rounds of each row at most, for a quick look")
     parser.add_argument("--rows", default="", help="only rows whose keys contain one of these words; write nothing")
     parser.add_argument("--update", action="store_true", help="with --rows, write them into the page beside the others")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)

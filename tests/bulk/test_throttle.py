@@ -88,9 +88,9 @@ def test_throttle_after_a_rate_limit_pauses_only_for_a_retryable_one(
     """A 429 that no retry can help pauses no other call, whatever its `Retry-After` says."""
     server.respond_with(lambda _: json_response({"error": {"code": code}}, 429, retry_after="600", **headers))
     throttle = Throttle(3600, Clock())
-    with make(server.url) as s, Gpt.from_configuration(s.sdk_configuration, throttle=throttle) as client:
-        with pytest.raises(errors.RateLimitError):
-            client.completions.create_completion(request())
+    client = Gpt.from_configuration(make(server.url).sdk_configuration, throttle=throttle)
+    with client, pytest.raises(errors.RateLimitError):
+        client.completions.create_completion(request())
     assert throttle.remaining() == seconds
     assert len(server.requests) == 1
 

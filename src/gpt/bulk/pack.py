@@ -124,18 +124,18 @@ def split_response(
     order = _choice_order([choice.index for choice in whole.choices], count * n)
     if order is None:
         return None
+    extras, has_ids = whole.additional_properties, "prompt_token_ids" in whole.choices[0].additional_properties
     parts: list[CreateCompletionResponse] = []
     for choices in _by_prompt(whole.choices, order, n):
         for number, choice in enumerate(choices):
             choice.index = number
-        usage = _usage([choice.additional_properties for choice in choices])
-        extras = _own_extras(whole.additional_properties, len(parts))
+        usage = _usage([choice.additional_properties for choice in choices]) if has_ids else None
         parts.append(
             codec.changed(
                 whole,
                 choices=choices,
                 usage=None if usage is None else CompletionUsage.from_dict(usage),
-                additional_properties=extras,
+                additional_properties=_own_extras(extras, len(parts)) if extras else {},
             )
         )
     return list(zip(parts, _tokens([_counts(part.usage) for part in parts], _counts(whole.usage)), strict=True))

@@ -188,7 +188,7 @@ class Run(Generic[Tag]):
                 self._step()
             except KeyboardInterrupt as interrupt:
                 self._stop(interrupt)
-            if self._ready:
+            while self._ready:
                 self._count -= 1
                 yield self._ready.popleft()
 
@@ -213,41 +213,50 @@ class Run(Generic[Tag]):
         while self._done.empty() and not self._is_held:
             if self._again:
                 self._submit(self._again.popleft())
-            elif self._exhausted or self._is_full:
+            elif self._exhausted or self._room <= 0:
                 return
             else:
-                self._pull()
+                self._pull(min(self._room, self._workers.size))
 
     @property
-    def _is_full(self) -> bool:
-        return self._count >= (self._window or self._workers.window)
+    def _room(self) -> int:
+        return (self._window or self._workers.window) - self._count
 
     @property
     def _is_held(self) -> bool:
         return self._workers.held() > 0
 
-    def _pull(self) -> None:
-        """Take one request from the source; stop pulling when it ends or raises."""
-        try:
-            with self._linger:
-                tag, request = next(self._source)
-        except StopIteration:
-            self._exhausted = True
-        except Exception as error:
-            self._exhausted = True
-            self._problem = error
-        else:
-            self._accept(Task(tag, request, time.monotonic()))
+    def _pull(self, limit: int) -> None:
+        """Take requests from the source until a pack is submitted or a submission has ended, but no more than `limit`.
 
-    def _accept(self, task: Task[Tag]) -> None:
+        Stop pulling when the source ends or raises.
+        """
+        for _ in range(limit):
+            try:
+                with self._linger:
+                    tag, request = next(self._source)
+            except StopIteration:
+                self._exhausted = True
+                return
+            except Exception as error:
+                self._exhausted = True
+                self._problem = error
+                return
+            if self._accept(Task(tag, request, time.monotonic())) or not self._done.empty():
+                return
+
+    def _accept(self, task: Task[Tag]) -> bool:
+        """Add a request to its pack; return whether that led to a submission."""
         self._count += 1
         if _is_stream(task.request):
             error = ValueError("stream: a run has whole responses only; leave stream=True out")
             self._ready.append((task, Reply(error=error)))
         elif (pack := self._packer.add(task, self._workers.size)) is not None:
             self._submit(pack)
+            return True
         elif self._packer:
             self._linger.start()
+        return False
 
     def _submit_open(self) -> None:
         """Submit packs that are not full: all at the end of the source, else as many as there are idle workers."""
@@ -286,7 +295,7 @@ class Run(Generic[Tag]):
         """Wait for a submission to end, or for the throttle to open if requests are waiting for it."""
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
-        waiting = self._again or self._packer or (not self._exhausted and not self._is_full)
+        waiting = self._again or self._packer or (not self._exhausted and self._room > 0)
         seconds = self._workers.held() if waiting else 0.0
         try:
             return self._done.get(timeout=seconds if seconds or not self._in_flight else None)
