@@ -4,8 +4,8 @@
 
 The server runs in a process of its own and repeats each request's prompt, which is the request's id. Streams are read
 to their end, closed by other threads at random moments, dropped, and dropped inside a reference cycle; plain calls run
-beside them. A response with another call's id, a failed call, or an exception that is none of ours is counted as wrong,
-and makes the exit code 1. The runs differ in the session and in the interpreter's switch interval.
+beside them. A response with another call's id, a failed call, or an exception that is not one of ours is counted as
+wrong, and makes the exit code 1. The runs differ in the session and in the interpreter's switch interval.
 """
 
 from __future__ import annotations

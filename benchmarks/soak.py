@@ -344,8 +344,8 @@ def page(
 Many calls through a proxy that spoils 30 % of the requests at random: it resets and closes connections before and
 inside responses, delays them, and sends 429, 500 and HTML of its own. Half of the calls stream; a tenth of all leave
 their stream early, and a fifth have a deadline. Every call has to end in the right completion, or in one of
-`gpt.models.errors` whose `.partial` is a true beginning of the completion; afterwards no thread and no file
-descriptor may be left.
+`gpt.models.errors` whose `.partial` is a prefix of the completion; afterwards no thread and no file descriptor may be
+left.
 
 ```sh
 python benchmarks/soak.py --calls {calls}
@@ -357,8 +357,8 @@ spoiled, in {seconds:.0f} s with Python {platform.python_version()} on {os.cpu_c
 
 {table(("how calls ended", "calls"), endings.most_common())}
 
-The errors are failures that two retries could not or must not recover: a broken response may have been billed, so
-nothing is sent again once a response has begun, nor after a read timeout.
+The errors are failures that two retries could not recover, or that are not retried: a broken response may have been
+billed, so nothing is sent again once a successful response has begun, nor after a read timeout.
 
 {table(("what the proxy did", "requests"), did)}
 

@@ -107,7 +107,7 @@ def _fields(cls: Class, known: dict[tuple[str, str], Class]) -> list[str]:
         rows = [(f"`{m.name}`", _type(m, cls, known), _required(m), m.text) for m in fields]
         parts += ["## Fields", _table(("Field", "Type", "Required", "Description"), rows)]
     if computed:
-        parts += ["## Computed when asked for", _attributes(computed, cls, known)]
+        parts += ["## Computed properties", _attributes(computed, cls, known)]
     return parts
 
 

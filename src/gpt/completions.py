@@ -50,7 +50,7 @@ class Completions:
             retries: what is retried and how often, for this call.
             timeout: seconds, `(connect, read)`, or `None` for no limit, for this call.
             deadline: seconds of wall clock for the whole call, a stream included.
-            http_headers: headers that override ours and the client's; `None` removes one.
+            http_headers: headers that override the client's and the SDK's own; `None` removes one.
             query: query parameters, added to those of the server URL.
             server_url: another base URL for this call.
 
@@ -60,24 +60,24 @@ class Completions:
         """
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
-        body = codec.dumps(request)
+        payload = codec.dumps(request)
         stream = bool((request.additional_properties or {}).get("stream", request.stream))
-        response = self._send(body, stream, options)
+        body = self._send(payload, stream, options)
         result = operations.CreateCompletionResponse(
-            status_code=response.response.status_code,
-            content_type=response.content_type,
-            raw_response=response.response,
-            retries_taken=response.retries_taken,
+            status_code=body.response.status_code,
+            content_type=body.content_type,
+            raw_response=body.response,
+            retries_taken=body.retries_taken,
         )
         if stream:
-            result.completion_stream = open_stream(response)
+            result.completion_stream = open_stream(body)
         else:
-            result.create_completion_response = read_completion(response.response, read_body(response))
+            result.create_completion_response = read_completion(body.response, read_body(body))
         return result
 
-    def _send(self, body: bytes, stream: bool, options: CallOptions) -> ResponseBody:
+    def _send(self, payload: bytes, stream: bool, options: CallOptions) -> ResponseBody:
         try:
-            return self._transport.post(PATH, body, stream=stream, options=options)
+            return self._transport.post(PATH, payload, stream=stream, options=options)
         except errors.SDKError as error:
             if stream:
                 error.partial = accumulate(())  # as every error of a stream has it

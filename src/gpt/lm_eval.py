@@ -30,7 +30,7 @@ from ._core import codec
 from .bulk import run
 from .models.shared import CreateCompletionRequest
 from .scoring import Score, score_iter
-from .scoring.server import Server, root_of
+from .scoring.server import ServerInfo, root_of
 from .sdk import Gpt
 
 __all__ = ["GptLM"]
@@ -167,7 +167,7 @@ class GptLM(LM):  # type: ignore[misc]  # the harness is not typed
 
     def _length(self) -> int | None:
         if self._max_length is None:
-            self._max_length = Server(self._client, self._model, {}).length
+            self._max_length = ServerInfo(self._client, self._model, {}).length
         return self._max_length
 
     def _props(self) -> Mapping[str, Any]:

@@ -182,7 +182,7 @@ def _texts_of(prompt: Any) -> list[str]:
 
 
 def _fail(invocation: InferenceInvocation, error: BaseException) -> None:
-    """End a span with an error: its class and status; its message, which may repeat a prompt, only with content."""
+    """End a span with an error: its status, else its class; the message may repeat a prompt, so only with content."""
     kind = type(error).__name__
     status = error.status_code if isinstance(error, errors.SDKError) else None
     message = str(error) if invocation.should_capture_content else kind if status is None else f"{kind} {status}"

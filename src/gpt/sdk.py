@@ -28,7 +28,7 @@ from .utils.retries import RetryConfig
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_OURS = ("sdk_configuration", "_transport", "completions")
+_OWN_ATTRIBUTES = ("sdk_configuration", "_transport", "completions")
 
 _OTHER_NAMES = {
     "api_key": "security=shared.Security(api_key_auth=...)",
@@ -142,7 +142,7 @@ class Gpt:
     ) -> Self:
         """Return another client on the same connections, with some settings replaced; `UNSET` keeps one.
 
-        Closing either closes the idle connections of both, which the next call opens again.
+        Closing either closes the idle connections of both; the next call opens new ones.
 
         Args:
             timeout: seconds for connecting and for each read, `(connect, read)`, or `None`.
@@ -202,7 +202,7 @@ class Gpt:
         """Return another client with the same settings and connections of its own."""
         client = self._copy(self.sdk_configuration, Transport(self.sdk_configuration))
         memo[id(self)] = client
-        own = {name: value for name, value in vars(self).items() if name not in _OURS}
+        own = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
         vars(client).update(deepcopy(own, memo))
         return client
 

@@ -30,7 +30,7 @@ DEFAULT_MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
 
 class Environment:
-    """The environment variables that a client reads, once, at construction. Blank counts as unset.
+    """The environment variables that a client reads when it is made. A blank value counts as unset.
 
     Proxies (`HTTPS_PROXY` and the like) are read by requests: see `_http.request.EnvironmentProxies`.
     """
@@ -275,7 +275,7 @@ def key_header(security: object, source: str = "security.api_key_auth") -> _KeyH
     """Return the header for a `Security`, `None` if it has no key; `source` names the key in messages.
 
     Raises:
-        TypeError: it is no `Security`, or its parts are no strings.
+        TypeError: it is not a `Security`, or its parts are not strings.
         ValueError: the key or the header's name cannot be sent. The message does not show the key.
     """
     if not isinstance(security, Security):

@@ -11,10 +11,10 @@ import pytest
 
 import gpt
 from gpt import bulk
-from gpt.bulk.balance import Server, Servers
-from gpt.bulk.throttle import Throttle
+from gpt.bulk.balance import Servers, ServerState
+from gpt.bulk.throttle import ServerThrottle
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ONCE, make, request
+from tests.support.client import COMPLETION, OK, ONCE, make, numbered, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists, prompts_of
 
@@ -42,10 +42,6 @@ def second() -> Iterator[ScriptedServer]:
         yield server
 
 
-def numbered(count: int) -> Iterator[shared.CreateCompletionRequest]:
-    return (request(prompt=f"p{i}") for i in range(count))
-
-
 def lost(kind: str = "connect") -> errors.APIConnectionError:
     error = errors.APITimeoutError("no response")
     error.phase = "connect" if kind == "connect" else "read"
@@ -54,7 +50,7 @@ def lost(kind: str = "connect") -> errors.APIConnectionError:
 
 def servers(count: int, clock: Clock, *, turns_away: bool = False) -> Servers:
     clients = [gpt.Gpt(server_url=f"http://server{i}/v1") for i in range(count)]
-    each = [Server(client, Throttle(3600, clock, turns_away=count > 1)) for client in clients]
+    each = [ServerState(client, ServerThrottle(3600, clock, turns_away=count > 1)) for client in clients]
     return Servers(each, clock, turns_away=turns_away)
 
 
@@ -118,18 +114,18 @@ def test_acquire_of_a_single_server_never_rests() -> None:
 
 
 def test_acquire_leaves_out_a_server_that_limits_the_rate() -> None:
-    """A 429 of one server holds back that one, and the others take its requests; the run is held when all are."""
+    """A 429 of one server holds back that one, and the others take its requests; the run is paused when all are."""
     clock = Clock()
     pool = servers(2, clock)
     limited, other = pool.acquire(), pool.acquire()
-    limited.throttle.hold(5)
+    limited.throttle.pause(5)
     assert pool.release(limited, CancelledError())  # a call that was turned away goes to another server
     assert [pool.acquire() for _ in range(3)] == [other] * 3
-    assert pool.held() == 0
-    other.throttle.hold(3)
-    assert pool.held() == 3
+    assert pool.pause_remaining() == 0
+    other.throttle.pause(3)
+    assert pool.pause_remaining() == 3
     clock.now += 5
-    assert pool.held() == 0
+    assert pool.pause_remaining() == 0
     assert pool.acquire() is limited
 
 
@@ -137,15 +133,15 @@ def test_acquire_while_all_limit_the_rate_waits_or_turns_away() -> None:
     """In the caller's process a request waits for the first server to open; in another it goes back at once."""
     pool = servers(2, Clock(), turns_away=True)
     for _ in range(2):
-        pool.acquire().throttle.hold(5)
+        pool.acquire().throttle.pause(5)
     with pytest.raises(CancelledError):
         pool.acquire()
 
     clock = Clock()
     pool = servers(2, clock)
     first, second = pool.acquire(), pool.acquire()
-    first.throttle.hold(5)
-    second.throttle.hold(0.1)
+    first.throttle.pause(5)
+    second.throttle.pause(0.1)
     got = []
     thread = threading.Thread(target=lambda: got.append(pool.acquire()))
     thread.start()
@@ -162,7 +158,7 @@ def test_acquire_never_chooses_a_limiting_server_when_out_of_patience() -> None:
         pool.release(pool.acquire(), lost())
     clock.now += 61
     limited = pool.acquire()
-    limited.throttle.hold(60)
+    limited.throttle.pause(60)
     pool.release(limited)
     limited.rest = limited.rests_until = clock.now + 60
     assert pool.acquire() is not limited

@@ -13,7 +13,7 @@ import requests
 
 import gpt
 from gpt.bulk.chunk import ChunkResult, Job, run_chunk
-from gpt.bulk.worker import Settings
+from gpt.bulk.worker import RunSettings
 from tests.support.client import OK, QUICK, request
 from tests.support.http_server import ScriptedServer, json_response
 from tests.support.lists import echo_lists
@@ -22,7 +22,7 @@ from tests.support.lists import echo_lists
 def send_chunk(run_id: str, url: str, count: int = 3, *, others: Sequence[str] = (), **settings: Any) -> ChunkResult:
     """Send a chunk of so many requests as a worker process would, to one server or to several."""
     clients = [(gpt.Gpt, gpt.Gpt(server_url=u, retry_config=QUICK).sdk_configuration) for u in (url, *others)]
-    job = Job(run_id=run_id, clients=clients, settings=Settings(options={}, **settings))
+    job = Job(run_id=run_id, clients=clients, settings=RunSettings(options={}, **settings))
     chunk = pickle.dumps([request(prompt=f"p{i}") for i in range(count)])
     result: ChunkResult = pickle.loads(run_chunk(run_id, pickle.dumps(job), chunk))
     return result
@@ -62,10 +62,10 @@ def test_chunk_stops_at_a_rate_limit_and_says_so(server: ScriptedServer) -> None
     """The rest of a chunk comes back unsent, at once, with the seconds for which the whole run shall wait."""
     server.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="30"))
     result = send_chunk("limited", server.url, 50, max_workers=2)
-    assert 29 < result.held <= 30
+    assert 29 < result.pause <= 30
     assert len(server.requests) <= 2
     limited = [reply for reply in result.replies if reply is not None]
-    assert [reply.held for reply in limited] == [30.0] * len(limited)
+    assert [reply.pause for reply in limited] == [30.0] * len(limited)
     assert len(result.replies) == 50
 
 
@@ -75,8 +75,8 @@ def test_chunk_with_a_limited_server_goes_to_the_others(server: ScriptedServer) 
     with ScriptedServer() as other:
         other.respond_with(echo_lists)
         result = send_chunk("half limited", server.url, 50, others=[other.url], max_workers=2)
-    assert result.held == 0
-    refused = [reply for reply in result.replies if reply and reply.held]
+    assert result.pause == 0
+    refused = [reply for reply in result.replies if reply and reply.pause]
     assert len(refused) == len(server.requests) <= 2
     assert sum(1 for reply in result.replies if reply and reply.response) == 50 - len(refused)
 
@@ -99,7 +99,7 @@ def fail(prepared: requests.PreparedRequest, send: Any) -> requests.Response:
 def test_chunk_error_that_cannot_be_pickled_is_replaced(server: ScriptedServer) -> None:
     """A hook's own exception that does not survive pickling comes back by its name and text."""
     configuration = gpt.Gpt(server_url=server.url, hooks=[fail]).sdk_configuration
-    job = Job(run_id="hooked", clients=[(gpt.Gpt, configuration)], settings=Settings(options={}))
+    job = Job(run_id="hooked", clients=[(gpt.Gpt, configuration)], settings=RunSettings(options={}))
     result: ChunkResult = pickle.loads(run_chunk("hooked", pickle.dumps(job), pickle.dumps([request()])))
     [reply] = result.replies
     assert reply is not None

@@ -23,7 +23,7 @@ import gpt
 from gpt import bulk
 from gpt.bulk.chunk import ChunkResult
 from gpt.bulk.executors import RemoteWorkers
-from gpt.bulk.worker import Reply, Settings
+from gpt.bulk.worker import Reply, RunSettings
 from gpt.hooks import Send
 from gpt.models import errors, shared
 from tests.support.client import OK, make, request
@@ -94,7 +94,7 @@ def test_run_over_processes_has_an_outcome_for_every_request(processes: Executor
 def test_remote_workers_short_chunks_grow(chunksize: int | None, seconds: float, expected: list[int]) -> None:
     """Chunks that are done at once become larger, with the window that holds them; not when their size was named."""
     s = make("http://127.0.0.1:9")
-    settings = Settings(max_workers=2, batch_size=2, options={})
+    settings = RunSettings(max_workers=2, batch_size=2, options={})
     workers = RemoteWorkers([(gpt.Gpt, s.sdk_configuration)], settings, Courier(), chunksize)
     for _ in range(workers.places):
         workers.submit([request()])
@@ -110,7 +110,7 @@ def test_remote_workers_short_chunks_grow(chunksize: int | None, seconds: float,
 
 def test_remote_workers_chunks_grow_to_a_limit() -> None:
     """A chunk does not grow for ever: what a killed run loses are its chunks."""
-    settings = Settings(max_workers=1, options={})
+    settings = RunSettings(max_workers=1, options={})
     workers = RemoteWorkers([(gpt.Gpt, make("http://127.0.0.1:9").sdk_configuration)], settings, Courier(), None)
     for _ in range(20):
         done: Future[bytes] = Future()

@@ -106,9 +106,9 @@ def test_output_file_zeros_after_a_power_cut_are_removed(server: ScriptedServer,
     [b'{"custom_id": "r0", "body": {}}\n', b"a,b\n1,2\n", b"notes", b'{"custom_id": "r0"}', b"[1]\n[2]\ntorn"],
 )
 def test_output_file_other_file_is_refused_untouched(server: ScriptedServer, tmp_path: Path, text: bytes) -> None:
-    """A file that is no output of a batch, an input given by mistake for one, is refused and not touched."""
+    """A file that is not a batch's output, an input given by mistake for one, is refused and not touched."""
     (tmp_path / "out").write_bytes(text)
-    with pytest.raises(ValueError, match="line 1 is no output of a batch"):
+    with pytest.raises(ValueError, match="line 1 is not from a batch's output"):
         run_jsonl(make(server.url), write_batch(tmp_path / "in", 2), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == text
     assert server.requests == []

@@ -13,7 +13,7 @@ import pytest
 from gpt import bulk
 from gpt.bulk.pack import Packer, merge, pack_key, split_body, split_response
 from gpt.models import errors, shared
-from tests.support.client import ONCE, make, request
+from tests.support.client import ONCE, make, numbered, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 from tests.support.lists import echo_lists, prompts_of, refuse_bad
 
@@ -22,10 +22,6 @@ from tests.support.lists import echo_lists, prompts_of, refuse_bad
 def server(server: ScriptedServer) -> ScriptedServer:
     server.respond_with(echo_lists)
     return server
-
-
-def numbered(count: int, **fields: Any) -> list[shared.CreateCompletionRequest]:
-    return [request(prompt=f"p{i}", **fields) for i in range(count)]
 
 
 def by_index(outcomes: Iterator[bulk.Outcome]) -> list[bulk.Outcome]:
@@ -94,7 +90,7 @@ def test_run_in_packs_with_unpackable_requests_sends_them_alone_or_not_at_all(se
 
 def test_run_in_packs_with_an_unwritable_prompt_completes_the_others(server: ScriptedServer) -> None:
     """A lone surrogate in one prompt is that request's error, and the others of its pack are completed."""
-    given = numbered(9)
+    given = list(numbered(9))
     given[4].prompt = "\ud83d"
     outcomes = by_index(bulk.run(make(server.url), given, batch_size=9))
     assert [outcome.index for outcome in outcomes if outcome.error] == [4]
@@ -169,7 +165,7 @@ def test_server_responding_to_one_prompt_of_a_list_is_sent_single_prompts(server
 
 
 def test_pack_refused_with_503_or_429_is_sent_again_whole(server: ScriptedServer) -> None:
-    """A 503 is retried with the whole pack, and a rate limit holds the run and sends the pack again."""
+    """A 503 is retried with the whole pack, and a rate limit pauses the run and sends the pack again."""
     troubles = iter([json_response({}, 503), json_response({"error": {}}, 429, retry_after_ms="100")])
     server.respond_with(lambda received: next(troubles, None) or echo_lists(received))
     outcomes = by_index(bulk.run(make(server.url), numbered(8), batch_size=8))

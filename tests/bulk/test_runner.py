@@ -14,17 +14,13 @@ import pytest
 import gpt
 from gpt import bulk
 from gpt.models import errors, shared
-from tests.support.client import COMPLETION, OK, ONCE, make, request
+from tests.support.client import COMPLETION, OK, ONCE, make, numbered, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 
 def echo_prompt(received: Received) -> ScriptedResponse:
     """Respond with the prompt."""
     return json_response({**COMPLETION, "choices": [{"text": received.json()["prompt"]}]}, x_request_id="req-1")
-
-
-def numbered(n: int) -> Iterator[shared.CreateCompletionRequest]:
-    return (request(prompt=f"prompt {i}") for i in range(n))
 
 
 _before: set[threading.Thread] = set()
@@ -65,7 +61,7 @@ def test_run_without_requests_has_no_outcomes(server: ScriptedServer) -> None:
 def test_run_with_a_refused_request_has_its_error_as_outcome(server: ScriptedServer) -> None:
     """A refused request is an outcome with its error, and the others go on."""
     no = json_response({"error": {"message": "no"}}, 400, x_request_id="req-2")
-    server.respond_with(lambda received: no if received.json()["prompt"] == "prompt 1" else OK)
+    server.respond_with(lambda received: no if received.json()["prompt"] == "p1" else OK)
 
     by_index = {outcome.index: outcome for outcome in bulk.run(make(server.url), numbered(3))}
 
@@ -158,9 +154,9 @@ def test_run_closed_early_stops_pulling_without_waiting(server: ScriptedServer) 
     arrived, stuck = threading.Barrier(4), threading.Event()
 
     def respond_to_the_first(received: Received) -> ScriptedResponse:
-        if received.json()["prompt"] in ("prompt 0", "prompt 1", "prompt 2", "prompt 3"):
+        if received.json()["prompt"] in ("p0", "p1", "p2", "p3"):
             arrived.wait(10)
-        if received.json()["prompt"] != "prompt 0":
+        if received.json()["prompt"] != "p0":
             stuck.wait(10)
         return OK
 
@@ -220,7 +216,7 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
                 early.append(prompt)
             return OK
         others_arrived.wait(10)
-        if prompt == "prompt 0":
+        if prompt == "p0":
             state["over"] = time.monotonic() + 1.5
             hold_began.set()
             return json_response({"error": {"message": "slow down"}}, 429, retry_after_ms="1500")
@@ -370,10 +366,10 @@ def test_run_holding_back_a_retry_uses_up_no_deadline(server: ScriptedServer) ->
 
     def trouble(received: Received) -> ScriptedResponse:
         prompt = received.json()["prompt"]
-        if prompt == "prompt 0" and not limited.is_set():
+        if prompt == "p0" and not limited.is_set():
             limited.set()
             return json_response({"error": {}}, 429, retry_after_ms="1500")
-        if prompt == "prompt 1" and len([one for one in server.requests if one.json()["prompt"] == prompt]) == 1:
+        if prompt == "p1" and len([one for one in server.requests if one.json()["prompt"] == prompt]) == 1:
             limited.wait(10)
             return json_response({"error": {}}, 503, retry_after_ms="50")
         return OK

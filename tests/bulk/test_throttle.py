@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 
 from gpt import Gpt, bulk
-from gpt.bulk.throttle import Throttle
+from gpt.bulk.throttle import ServerThrottle
 from gpt.models import errors
 from tests.support.client import make, request
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
@@ -27,13 +28,13 @@ class Clock:
 def test_throttle_held_several_times_is_closed_for_the_longest() -> None:
     """The longest of several waits counts, from when it was said; then the throttle is open."""
     clock = Clock()
-    throttle = Throttle(3600, clock)
+    throttle = ServerThrottle(3600, clock)
     assert throttle.remaining() == 0
-    throttle.hold(5)
-    throttle.hold(2)
+    throttle.pause(5)
+    throttle.pause(2)
     clock.now += 3
     assert throttle.remaining() == 2
-    throttle.hold(4)
+    throttle.pause(4)
     assert throttle.remaining() == 4
     clock.now += 4
     throttle.wait()
@@ -42,15 +43,15 @@ def test_throttle_held_several_times_is_closed_for_the_longest() -> None:
 
 def test_throttle_held_for_next_to_nothing_is_closed_for_a_tenth_of_a_second() -> None:
     """A wait of next to nothing is a tenth of a second, or a server could be asked thousands of times."""
-    throttle = Throttle(3600, Clock())
-    throttle.hold(0.001)
+    throttle = ServerThrottle(3600, Clock())
+    throttle.pause(0.001)
     assert throttle.remaining() == pytest.approx(0.1)
 
 
 def test_throttle_stopped_turns_away_all_who_wait() -> None:
     """When the run stops, those who wait and those who come are turned away."""
-    throttle = Throttle(3600)
-    throttle.hold(60)
+    throttle = ServerThrottle(3600)
+    throttle.pause(60)
     turned_away: list[CancelledError] = []
 
     def wait() -> None:
@@ -70,7 +71,7 @@ def test_throttle_stopped_turns_away_all_who_wait() -> None:
 
 def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
     """A wait longer than the run's patience holds nobody back, and the run does not take the call over."""
-    throttle = Throttle(7, Clock())
+    throttle = ServerThrottle(7, Clock())
     assert not throttle.rate_limited(8)
     assert throttle.remaining() == 0
     assert throttle.rate_limited(7)
@@ -83,11 +84,11 @@ def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
     ids=["retryable", "x-should-retry", "quota"],
 )
 def test_throttle_after_a_rate_limit_pauses_only_for_a_retryable_one(
-    server: ScriptedServer, headers: dict[str, str], code: str | None, seconds: int
+    server: ScriptedServer, headers: dict[str, Any], code: str | None, seconds: int
 ) -> None:
     """A 429 that no retry can help pauses no other call, whatever its `Retry-After` says."""
     server.respond_with(lambda _: json_response({"error": {"code": code}}, 429, retry_after="600", **headers))
-    throttle = Throttle(3600, Clock())
+    throttle = ServerThrottle(3600, Clock())
     client = Gpt.from_configuration(make(server.url).sdk_configuration, throttle=throttle)
     with client, pytest.raises(errors.RateLimitError):
         client.completions.create_completion(request())

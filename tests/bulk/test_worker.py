@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gpt
-from gpt.bulk.worker import Sender, Settings, blame
+from gpt.bulk.worker import PackSender, RunSettings, server_works
 from gpt.models import errors
 from tests.support.client import make, request
 from tests.support.http_server import ScriptedServer, json_response
@@ -21,25 +21,25 @@ def timeout(phase: Any) -> errors.APITimeoutError:
 
 
 @pytest.mark.parametrize(
-    ("error", "culprit"),
+    ("error", "works"),
     [
-        (None, "request"),
-        (errors.APIConnectionError("refused"), "server"),
-        (timeout("connect"), "server"),
-        (timeout("read"), "nobody"),
-        (errors.AuthenticationError("key", 401), "server"),
-        (errors.NotFoundError("model", 404), "server"),
-        (errors.RateLimitError("quota", 429), "server"),
-        (errors.InternalServerError("down", 503), "server"),
-        (errors.BadRequestError("prompt", 400), "request"),
-        (errors.ResponseValidationError("html", 200), "nobody"),
-        (TypeError("n"), "nobody"),
+        (None, True),
+        (errors.APIConnectionError("refused"), False),
+        (timeout("connect"), False),
+        (timeout("read"), None),
+        (errors.AuthenticationError("key", 401), False),
+        (errors.NotFoundError("model", 404), False),
+        (errors.RateLimitError("quota", 429), False),
+        (errors.InternalServerError("down", 503), False),
+        (errors.BadRequestError("prompt", 400), True),
+        (errors.ResponseValidationError("html", 200), None),
+        (TypeError("n"), None),
     ],
     ids=str,
 )
-def test_blame_of_failures_that_any_request_would_meet_is_server(error: Exception | None, culprit: str) -> None:
+def test_server_works_is_false_for_what_any_request_would_meet(error: Exception | None, works: bool | None) -> None:
     """Only what any other request would meet too is the server's."""
-    assert blame(error) == culprit
+    assert server_works(error) is works
 
 
 @pytest.mark.parametrize("usage", ["own", "sum"])
@@ -50,7 +50,7 @@ def test_sender_of_a_pack_replies_with_tokens_that_add_up(server: ScriptedServer
     given = [request(prompt="x" * size, additional_properties=extras) for size in (1, 2, 3)]
     for bodies in (False, True):
         s = make(server.url)
-        sender = Sender([(gpt.Gpt, s.sdk_configuration)], Settings(bodies=bodies, batch_size=3, options={}))
+        sender = PackSender([(gpt.Gpt, s.sdk_configuration)], RunSettings(bodies=bodies, batch_size=3, options={}))
         replies = [reply for reply in sender.send(given) if reply]
         sender.close()
         assert len(replies) == 3
@@ -66,6 +66,6 @@ def test_sender_of_a_single_request_replies_with_the_body_byte_for_byte(server: 
     server.reply(json_response(body))
     server.respond_with(lambda _: json_response(body))
     s = make(server.url)
-    [reply] = Sender([(gpt.Gpt, s.sdk_configuration)], Settings(bodies=True, options={})).send([request()])
+    [reply] = PackSender([(gpt.Gpt, s.sdk_configuration)], RunSettings(bodies=True, options={})).send([request()])
     assert reply is not None
     assert reply.body == body

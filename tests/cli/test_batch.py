@@ -68,6 +68,21 @@ def test_batch_failed_lines_exit_with_1_and_are_counted_by_code(server: Scripted
     assert ids(out) == each_once(4)
 
 
+def test_batch_last_error_names_the_options_of_the_command(server: ScriptedServer, tmp_path: Path) -> None:
+    """The error of a failed line advises what can be typed: --timeout, and not the name of Python's option."""
+    responded = threading.Event()
+
+    def respond_late(received: Received) -> ScriptedResponse:
+        responded.wait(60)
+        return echo_prompt(received)
+
+    server.respond_with(respond_late)
+    said = batch(write_batch(tmp_path / "in", 1), tmp_path / "out", "--timeout", 0.3, "--retries", 0).stderr
+    responded.set()
+    assert "the last error: reading the response of" in said
+    assert "see --timeout\n" in said
+
+
 def test_batch_invalid_lines_only_advises_to_correct_them(server: ScriptedServer, tmp_path: Path) -> None:
     """Where nothing but invalid lines failed, sending them again is not advised."""
     said = batch(write_lines(tmp_path / "in", [batch_line("r0"), b"nonsense"]), tmp_path / "out").stderr

@@ -164,7 +164,7 @@ def test_score_output_of_an_earlier_run_is_continued(server: ScoringServer, tmp_
 
 @pytest.mark.parametrize("content", ['{"id": 1}\n', "something else", '{"line": 1, "text": "xyz", "context": ""}\n'])
 def test_score_foreign_output_is_refused(server: ScoringServer, tmp_path: Path, content: str) -> None:
-    """A file that is no file of scores, or of another input's, is left as it is."""
+    """A file of something else than scores, or of another input's scores, is left as it is."""
     server.respond_with(echoing)
     (tmp_path / "s.jsonl").write_text(content)
 
@@ -234,8 +234,7 @@ def test_score_ctrl_c_keeps_what_is_done(server: ScoringServer, tmp_path: Path, 
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.2)
         held.set()
-        assert process.stderr
-        said = process.stderr.read()
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert said.endswith("stopped; run it again to go on\n")
 

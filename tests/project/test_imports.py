@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,6 +118,14 @@ def test_imports_layers_list_every_module() -> None:
     """Every module belongs to an entry of the order, and every entry is there."""
     found = {package_of(name_of(path)) for path in FILES}
     assert found == {name for layer in LAYERS for name in layer}
+
+
+def test_imports_picture_shows_the_layers() -> None:
+    """The picture of the architecture has the same layers in the same order, from the top to the bottom."""
+    picture = (ROOT.parents[1] / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
+    drawn = [set(names.split(" · ")) for names in re.findall(r'font-weight="600">([^<]+)<', picture)]
+    apart = {"", "__main__", "_version"}
+    assert drawn == [set(layer) - apart for layer in reversed(LAYERS) if set(layer) - apart]
 
 
 def loaded_by(code: str) -> set[str]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import gpt
 from gpt import local, scoring
 from gpt.models import errors, shared
-from gpt.scoring.server import Server
+from gpt.scoring.server import ServerInfo
 from tests.support.http_server import Received, ScriptedResponse, ScriptedServer, json_response
 
 VOCABULARY = 2048
@@ -28,8 +28,8 @@ def s(local_server: local.Server) -> Iterator[gpt.Gpt]:
 
 
 @pytest.fixture(scope="module")
-def server(s: gpt.Gpt) -> Server:
-    return Server(s, "tiny", {})
+def server(s: gpt.Gpt) -> ServerInfo:
+    return ServerInfo(s, "tiny", {})
 
 
 def distribution(s: gpt.Gpt, ids: Sequence[int]) -> dict[int, float]:
@@ -67,7 +67,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("context", "text"), TEXTS)
-def test_score_text_equals_full_distribution(s: gpt.Gpt, server: Server, context: str, text: str) -> None:
+def test_score_text_equals_full_distribution(s: gpt.Gpt, server: ServerInfo, context: str, text: str) -> None:
     """Every log-probability is the model's own, read from its full distribution at that position."""
     (score,) = scoring.score(s, [text], model="tiny", context=context)
 
@@ -91,7 +91,7 @@ def test_score_ids_equals_full_distribution(s: gpt.Gpt, ids: list[int], context:
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), st.text(min_size=1, max_size=4))
-def test_score_any_unicode_equals_full_distribution(s: gpt.Gpt, server: Server, context: str, text: str) -> None:
+def test_score_any_unicode_equals_full_distribution(s: gpt.Gpt, server: ServerInfo, context: str, text: str) -> None:
     """Any text after any context is either scored truly or refused: the ids say which tokens are the text's."""
     if any("\ud800" <= c < "\ue000" for c in text):
         return
@@ -128,7 +128,7 @@ def test_score_forced_text_of_the_model_itself_is_greedy(s: gpt.Gpt) -> None:
     assert (likely.is_greedy, unlikely.is_greedy, unknown.is_greedy) == (True, False, None)
 
 
-def test_score_forced_top_logprobs_are_the_likeliest_of_the_full_distribution(s: gpt.Gpt, server: Server) -> None:
+def test_score_forced_top_logprobs_are_the_likeliest_of_the_full_distribution(s: gpt.Gpt, server: ServerInfo) -> None:
     """The alternatives are the likeliest of the full distribution, and the token itself is among them."""
     (score,) = scoring.score(s, [" mat"], model="tiny", context="A class", logprobs=3)
 
@@ -143,13 +143,13 @@ def test_score_by_logit_bias_equals_grammar(s: gpt.Gpt) -> None:
     from gpt.scoring.forced import forced_job
     from gpt.scoring.jobs import Settings
     from gpt.scoring.prompts import make_prompts
-    from gpt.scoring.run import Run
+    from gpt.scoring.run import ScoringRun
 
-    old = Server(s, "tiny", {})
+    old = ServerInfo(s, "tiny", {})
     old.has_token_grammar = False
     (prompt,) = make_prompts(["The class é is"], None)
     job = forced_job(prompt, old, Settings("tiny", 1, {}))
-    (outcome,) = Run([job], lambda requests: run(s, requests), threads=0)
+    (outcome,) = ScoringRun([job], lambda requests: run(s, requests), threads=0)
 
     assert outcome.score is not None
     (expected,) = scoring.score(s, ["The class é is"], model="tiny")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gpt
@@ -38,6 +38,11 @@ def chunk(text: str = "", finish: str | None = None, index: int = 0, **more: Any
 def request(**fields: Any) -> shared.CreateCompletionRequest:
     """Make a small request."""
     return shared.CreateCompletionRequest(**{"model": "m", "prompt": "Say", **fields})
+
+
+def numbered(count: int, **fields: Any) -> Iterator[shared.CreateCompletionRequest]:
+    """Make small requests one by one, with the prompts p0, p1 and so on."""
+    return (request(prompt=f"p{i}", **fields) for i in range(count))
 
 
 def make(url: str, **options: Any) -> gpt.Gpt:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 import orjson
 
 from .describe import describe_type
-from .hints import check_field, field_check, is_sequence, union_members
+from .type_hints import check_field, field_check, is_sequence, union_members
 from .unserializable import MAX_DEPTH, find_unserializable
 
 T = TypeVar("T")

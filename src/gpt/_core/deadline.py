@@ -47,7 +47,7 @@ def parse_seconds(value: Any, name: str) -> float | None:
 
 
 class Deadline:
-    """A moment that something must be done by."""
+    """A point in time by which something must be done."""
 
     __slots__ = ("_clock", "_end", "seconds")
 
@@ -61,7 +61,7 @@ class Deadline:
         self._end = min(self._end, self._clock() + seconds)
 
     def extend(self, seconds: float) -> None:
-        """Extend the deadline, by time that does not count."""
+        """Move the deadline to this many seconds later, for time that does not count."""
         self._end += seconds
 
     def remaining(self) -> float:

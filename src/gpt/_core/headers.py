@@ -65,7 +65,7 @@ def check_headers(headers: Mapping[str, str | None] | None, name: str = "http_he
     """Check extra headers; `None` as a value removes a header.
 
     Raises:
-        TypeError: a name or value is no string.
+        TypeError: a name or value is not a string.
         ValueError: one cannot be sent, or is set by the client itself. The message does not show the value.
     """
     if headers is None:
@@ -92,7 +92,7 @@ def check_header_name(value: object, name: str) -> str:
     """Check the name of a header.
 
     Raises:
-        TypeError: it is no string.
+        TypeError: it is not a string.
         ValueError: it has characters that a name cannot have.
     """
     if not isinstance(value, str):

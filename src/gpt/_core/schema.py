@@ -15,7 +15,7 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields, post_dump, pos
 
 from . import codec
 from .describe import describe_items
-from .hints import describe_hint, is_mapping, is_sequence, union_members
+from .type_hints import describe_hint, is_mapping, is_sequence, union_members
 
 
 class _Checked(fields.Field):

@@ -30,7 +30,7 @@ class Event(NamedTuple):
 
 
 class Decoder:
-    """Turn chunks of an event stream into events, in linear time, holding no more than the unfinished event."""
+    """Turn the bytes of an event stream into events, in linear time, holding no more than the unfinished event."""
 
     def __init__(self) -> None:
         self._bom_buffer: bytes | None = b""
@@ -41,14 +41,19 @@ class Decoder:
         self._id = ""
         self._at_boundary = False
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, received: bytes) -> list[Event]:
         """Return the events that the next bytes complete."""
-        if self._at_boundary and chunk[:6] == b"data: " and chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == 10:
-            data = chunk[6:-2]
+        if (
+            self._at_boundary
+            and received[:6] == b"data: "
+            and received.find(b"\n") == len(received) - 2
+            and received[-1] == 10
+        ):
+            data = received[6:-2]
             if b"\r" not in data:
                 return [Event(data, "message", self._id)]
         events: list[Event] = []
-        for line in self._complete_lines(chunk):
+        for line in self._complete_lines(received):
             if line:
                 self._read_field(line)
             elif event := self._dispatch():
@@ -69,19 +74,19 @@ class Decoder:
         event = self._dispatch()
         return event and event._replace(is_complete=False)
 
-    def _complete_lines(self, chunk: bytes) -> list[bytes]:
+    def _complete_lines(self, received: bytes) -> list[bytes]:
         if self._bom_buffer is not None:
-            chunk = self._without_bom(chunk)
-        if self._after_cr and chunk:
+            received = self._without_bom(received)
+        if self._after_cr and received:
             self._after_cr = False
-            chunk = chunk.removeprefix(b"\n")
-        if not chunk:
+            received = received.removeprefix(b"\n")
+        if not received:
             return []
-        if b"\r" in chunk:
-            # The line is complete at its CR; an LF at the start of the next chunk belongs to it.
-            self._after_cr = chunk.endswith(b"\r")
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = chunk.split(b"\n")
+        if b"\r" in received:
+            # The line is complete at its CR; an LF at the start of the next bytes belongs to it.
+            self._after_cr = received.endswith(b"\r")
+            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = received.split(b"\n")
         if lines and self._line:
             lines[0] = b"".join(self._line) + lines[0]
             self._line = []
@@ -89,8 +94,8 @@ class Decoder:
             self._line.append(rest)
         return lines
 
-    def _without_bom(self, chunk: bytes) -> bytes:
-        head = (self._bom_buffer or b"") + chunk
+    def _without_bom(self, received: bytes) -> bytes:
+        head = (self._bom_buffer or b"") + received
         if len(head) < len(_BOM) and _BOM.startswith(head):
             self._bom_buffer = head
             return b""

@@ -16,7 +16,7 @@ def fill(template: str, params: Mapping[str, str] | None) -> str:
     whole beginning may contain the characters that belong there (`:` and, at the very beginning, `/`).
 
     Raises:
-        TypeError: `params` is no mapping.
+        TypeError: `params` is not a mapping.
         ValueError: a part has no value.
     """
     if params is not None and not isinstance(params, Mapping):
@@ -36,7 +36,7 @@ def check_base(text: str, name: str = "server_url") -> str:
     """Normalise a base URL: strip white space around it and one trailing slash, keep a query.
 
     Raises:
-        TypeError: it is no string.
+        TypeError: it is not a string.
         ValueError: it has no http scheme (`http`, `https`, `http+unix`…), no host, or an invalid port.
     """
     if not isinstance(text, str):
@@ -68,7 +68,7 @@ def join(base: str, path: str, query: Mapping[str, QueryValue] | None = None) ->
     """Append a path to a base URL; its own query stays, and `query` wins where both have a name.
 
     Raises:
-        TypeError: `query` is no mapping, or has a value that is no string, number, boolean, or sequence of them.
+        TypeError: `query` is not a mapping, or a value is not a string, number, boolean, or sequence of them.
     """
     if query is not None and not isinstance(query, Mapping):
         raise TypeError(f"query: expected a mapping of names to values, got {type(query).__name__}")

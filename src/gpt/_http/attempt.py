@@ -80,7 +80,7 @@ class Sender:
             )
         if 200 <= response.status_code < 300:
             return Attempt(response)
-        return self._error_status(call, request, response)
+        return self._failed_attempt(call, request, response)
 
     def get(self, call: Call, limit: int) -> bytes | None:
         """Send a single GET to the call's address, without hooks; return the body, or `None` unless the status is 200.
@@ -99,7 +99,7 @@ class Sender:
         except _GET_FAILURES:
             return None
 
-    def _error_status(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:
+    def _failed_attempt(self, call: Call, request: requests.PreparedRequest, response: requests.Response) -> Attempt:
         if response.status_code < 200 and response.raw is not None:
             # An interim response (RFC 9110, 15.2): the final one is still to come, so the connection is closed
             # unread. Reading would make urllib3 return it to the pool, and the next call would get that response.

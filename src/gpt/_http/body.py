@@ -73,7 +73,7 @@ def read_body(body: ResponseBody) -> bytes:
     if response._content is not False:
         return response.content or b""
     if not _can_read_in_one_call(body):
-        return cache_content(response, b"".join(iter_chunks(body)))
+        return cache_content(response, b"".join(translate_failures(body, iter_bytes(body))))
     try:
         content = _read(body, response.raw.read, is_whole=True)
     except TransportFailure as failed:
@@ -84,40 +84,17 @@ def read_body(body: ResponseBody) -> bytes:
 
 
 def cache_content(response: Any, content: bytes) -> bytes:
-    """Store the body so that `response.content` returns it. (`response.content` itself reads in chunks of 10 KiB.)"""
+    """Store the body so that `response.content` returns it. (`response.content` itself reads 10 KiB at a time.)"""
     response._content = content
     response._content_consumed = True
     return content
 
 
-def iter_chunks(body: ResponseBody) -> Iterator[bytes]:
-    """Yield the body as it arrives, under any framing.
+def iter_bytes(body: ResponseBody) -> Iterator[bytes]:
+    """Yield the body as it arrives, under any framing; end without an error when it is closed meanwhile.
 
     Raises:
-        errors.APIConnectionError: it was cut short, damaged, or late.
-        errors.ResponseTooLargeError: it is larger than the limit.
-    """
-    return translated(body, iter_raw_chunks(body))
-
-
-def translated(body: ResponseBody, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield chunks; a `TransportFailure` becomes its public error."""
-    try:
-        for chunk in chunks:  # noqa: UP028 (`yield from` would close `chunks` with this generator)
-            yield chunk
-        return
-    except TransportFailure as failure:
-        error = connection_error(failure, host_of(body.response), body.deadline, body.response)
-    raise error  # outside of the except block, so that its __context__ stays empty
-
-
-def iter_raw_chunks(body: ResponseBody) -> Iterator[bytes]:
-    """Yield the body as it arrives, under any framing, for a caller that translates failures itself.
-
-    Ends without an error when the body is closed meanwhile.
-
-    Raises:
-        TransportFailure: it was cut short, damaged, or a read took too long.
+        TransportFailure: it was cut short, damaged, or a read took too long; see `translate_failures`.
         errors.APITimeoutError: the deadline has expired.
         errors.ResponseTooLargeError: it is larger than the limit.
     """
@@ -127,31 +104,42 @@ def iter_raw_chunks(body: ResponseBody) -> Iterator[bytes]:
         if deadline is not None and deadline.expired and not body.lease.closed:
             body.close()
             raise deadline_error(host_of(body.response), deadline, body.response)
-        chunk = _read(body, read)
-        if not chunk:
+        data = _read(body, read)
+        if not data:
             return
-        total += len(chunk)
+        total += len(data)
         if total > limit:
             body.close()
             raise response_too_large(body.response, limit)
-        yield chunk
+        yield data
+
+
+def translate_failures(body: ResponseBody, received: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what was received; a `TransportFailure` becomes an `errors.APIConnectionError`."""
+    try:
+        for data in received:  # noqa: UP028 (`yield from` would close `received` with this generator)
+            yield data
+        return
+    except TransportFailure as failure:
+        error = connection_error(failure, host_of(body.response), body.deadline, body.response)
+    raise error  # outside of the except block, so that its __context__ stays empty
 
 
 def read_error_body(body: ResponseBody) -> bytes:
     """Read up to 1 MiB of an error body and end the response. Never raises."""
     body.limit = min(body.limit, _ERROR_BODY_LIMIT)
     response: Any = body.response
-    chunks: list[bytes] = []
+    received: list[bytes] = []
     try:
         if response._content is not False:
             return response.content or b""
-        for chunk in iter_chunks(body):
-            chunks.append(chunk)
+        for data in translate_failures(body, iter_bytes(body)):
+            received.append(data)
     except errors.SDKError:
         pass
     finally:
         body.close()
-    return cache_content(response, b"".join(chunks))
+    return cache_content(response, b"".join(received))
 
 
 def _read(body: ResponseBody, read: Callable[[], bytes], *, is_whole: bool = False) -> bytes:
@@ -170,10 +158,10 @@ def _read(body: ResponseBody, read: Callable[[], bytes], *, is_whole: bool = Fal
         return b""
     failure = None
     try:
-        chunk = read()
-        if is_whole or not chunk:
+        data = read()
+        if is_whole or not data:
             lease.finish()
-        return chunk
+        return data
     except _READ_ERRORS as error:
         failure = None if lease.closed else _classify(body, error)
         body.close()

@@ -24,13 +24,12 @@ from ..models.errors.sdkerror import (
     StreamInterruptedError,
     status_error_class,
 )
-from ..utils.retries import MAX_SERVER_WAIT, server_wait
+from ..utils.retries import MAX_SERVER_WAIT, QUOTA_CODES, server_wait
 from .failures import TransportFailure
 
 _MAX_DETAIL = 100
 _MAX_BEGINNING = 80
 _MAX_MASKED = 64 * 1024
-_QUOTA_CODES = {"insufficient_quota", "credit_balance_exhausted"}
 
 _ADVICE = {
     401: "check the key: security=shared.Security(api_key_auth=...), or OPENAI_API_KEY",
@@ -146,7 +145,7 @@ def in_band_error(response: requests.Response, data: object, body: str) -> APISt
 def invalid_response(
     response: requests.Response, body: bytes, problem: str, cause: str = ""
 ) -> ResponseValidationError:
-    """Return the error for a response that is no completion."""
+    """Return the error for a response that is not a completion."""
     secrets = sent_credentials(response)
     kind = _short(response.headers.get("Content-Type") or "no content type", secrets)
     message = f"{host_of(response)} responded with {response.status_code} ({kind}), but {problem}"
@@ -216,7 +215,7 @@ def _advice(status: int, details: ErrorDetails, response: requests.Response, now
         return _redirect_advice(response)
     if status == 404:
         return _not_found_advice(response, details)
-    if _QUOTA_CODES & {str(details.code), str(details.type)}:
+    if details.code in QUOTA_CODES or details.type in QUOTA_CODES:
         return "the quota is used up: check plan and billing; retrying does not help"
     wait = server_wait(response.headers, now)
     if wait is not None and wait > MAX_SERVER_WAIT:

@@ -95,7 +95,7 @@ class Transport:
         Args:
             configuration: the client's settings.
             throttle: what the calls of a bulk run share.
-            session: another client's session of ours, to use its connections.
+            session: the SDK's own session of another client, to share its connections.
 
         Raises:
             ValueError: nothing can be sent to the server URL.
@@ -153,7 +153,7 @@ class Transport:
 
         Args:
             path: what is appended to the server URL.
-            server_url: another base URL than the client's.
+            server_url: a base URL to use instead of the client's.
         """
         address = url.join(server_url or self._configuration.server_url, path)
         template = self._template(address, stream=False)
@@ -211,7 +211,7 @@ class Transport:
         return attempt
 
     def _delay(self, call: Call, attempt: Attempt, retries_taken: int, spent: _Spent) -> float | None:
-        """Return the seconds to wait before the next attempt; `None` when there shall be none."""
+        """Return the seconds to wait before the next attempt; `None` if there is none."""
         error = attempt.error
         assert error is not None
         if not attempt.retryable:

@@ -1,4 +1,4 @@
-"""Convert parsed or unparsed JSON to a completion, or to an error that describes what was received instead."""
+"""Turn JSON into a completion, or into an error that says what was received instead."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The tokens of a choice in one form, for either of the two forms of log-probabilities that servers send.
 
-OpenAI's completions endpoint has lists (`tokens`, `token_logprobs`, `top_logprobs`, `text_offset`), its chat endpoint
-objects (`content`), which llama.cpp and Fireworks send here.
+OpenAI's completions endpoint sends lists (`tokens`, `token_logprobs`, `top_logprobs`, `text_offset`). Its chat endpoint
+sends objects (`content`), and so do llama.cpp and Fireworks for text completions.
 """
 
 from __future__ import annotations

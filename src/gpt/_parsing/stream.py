@@ -9,7 +9,7 @@ from itertools import chain
 import requests
 
 from .._core import codec, sse
-from .._http.body import ResponseBody, cache_content, iter_raw_chunks, translated
+from .._http.body import ResponseBody, cache_content, iter_bytes, translate_failures
 from .._http.errors import (
     connection_error,
     deadline_error,
@@ -43,35 +43,33 @@ def open_stream(body: ResponseBody) -> EventStream[CreateCompletionResponse]:
         errors.SDKError: the response is not a stream but an error, a page, or unreadable.
     """
     try:
-        events = _open(body)
+        completions = _open(body)
     except errors.SDKError as error:
         body.close()
         error.partial = _accumulate([])
         raise
-    return EventStream(body.response, events, accumulate=_accumulate, abort=body.close)
+    return EventStream(body.response, completions, accumulate=_accumulate, abort=body.close)
 
 
 def _open(body: ResponseBody) -> _Completions:
-    chunks = iter_raw_chunks(body)
+    """Tell a stream from another response by its label, and by its first bytes where the label is missing or wrong."""
+    received = iter_bytes(body)
     if "text/event-stream" in body.content_type.lower():
-        return _translated(body, _completions(body, chunks))
-    # Some servers mislabel their streams, some respond with plain JSON: the first bytes show which.
-    safe = translated(body, chunks)
-    head = _peek(safe)
+        return _interruptible(body, _from_labelled(body, received))  # reads nothing yet: the first event may be late
+    head = _peek(translate_failures(body, received))
     if _SSE_START.match(head):
-        return _translated(body, _completions(body, chain((head,), chunks)))
-    content = cache_content(body.response, head + b"".join(safe))
-    return _single(content, read_completion(body.response, content))
+        return _interruptible(body, _from_events(body, chain((head,), received)))
+    return _from_whole(body, chain((head,), translate_failures(body, received)))
 
 
-def _peek(chunks: Iterator[bytes]) -> bytes:
+def _peek(received: Iterator[bytes]) -> bytes:
     """Read enough of the beginning to tell a stream from other bodies; drop a byte-order mark and white space.
 
-    White space is dropped as it arrives: scanning all of it again with each chunk would take quadratic time.
+    White space is dropped as it arrives: scanning all of it again with each read would take quadratic time.
     """
     head, may_be_mark = b"", True
-    for chunk in chunks:
-        head += chunk
+    for data in received:
+        head += data
         if may_be_mark and len(head) < len(_BOM) and _BOM.startswith(head):
             continue
         if may_be_mark and head.lstrip().startswith(_BOM):
@@ -83,17 +81,25 @@ def _peek(chunks: Iterator[bytes]) -> bytes:
     return head
 
 
+def _from_whole(body: ResponseBody, received: Iterable[bytes]) -> _Completions:
+    """Read a completion that came whole instead of as a stream."""
+    content = cache_content(body.response, b"".join(received))
+    return _single(content, read_completion(body.response, content))
+
+
 def _single(content: bytes, completion: CreateCompletionResponse) -> _Completions:
-    """Yield the one completion that came in place of a stream."""
     yield content, completion
     return True
 
 
-def _accumulate(received: Iterable[bytes]) -> CreateCompletionResponse:
-    return accumulate(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in received)
+def _from_labelled(body: ResponseBody, received: Iterator[bytes]) -> _Completions:
+    """Read a response that is labelled as a stream, but may be JSON or a page all the same."""
+    first = next(received, b"")
+    read = _from_whole if first.lstrip().startswith(_NOT_SSE) else _from_events
+    return (yield from read(body, chain((first,), received)))
 
 
-def _translated(body: ResponseBody, completions: _Completions) -> _Completions:
+def _interruptible(body: ResponseBody, completions: _Completions) -> _Completions:
     """Yield completions; a `TransportFailure` becomes the error of an interrupted stream, or of one that was late."""
     error: errors.SDKError
     try:
@@ -109,27 +115,8 @@ def _translated(body: ResponseBody, completions: _Completions) -> _Completions:
         del error  # it holds this frame
 
 
-def _completions(body: ResponseBody, chunks: Iterator[bytes]) -> _Completions:
-    """Turn the bytes of a stream into completions."""
-    first = next(chunks, b"")
-    if not first.lstrip().startswith(_NOT_SSE):
-        return (yield from _from_events(body, _events(chain((first,), chunks))))
-    # JSON or a page, labelled as a stream.
-    content = cache_content(body.response, first + b"".join(chunks))
-    return (yield from _single(content, read_completion(body.response, content)))
-
-
-def _events(chunks: Iterable[bytes]) -> Iterator[sse.Event]:
-    """Decode events, including one left unfinished at the end of the input."""
-    decoder = sse.Decoder()
-    for chunk in chunks:
-        yield from decoder.feed(chunk)
-    if (event := decoder.end()) is not None:
-        yield event
-
-
-def _from_events(body: ResponseBody, events: Iterable[sse.Event]) -> _Completions:
-    """Turn events into completions, until `[DONE]` or the end of the input.
+def _from_events(body: ResponseBody, received: Iterable[bytes]) -> _Completions:
+    """Turn the bytes of a stream into completions, until `[DONE]` or the end of the input.
 
     Raises:
         errors.StreamInterruptedError: the input ended while a choice was unfinished.
@@ -139,7 +126,7 @@ def _from_events(body: ResponseBody, events: Iterable[sse.Event]) -> _Completion
     response, deadline = body.response, body.deadline
     finished: dict[int, bool] = {}
     seen = False
-    for event in events:
+    for event in _events(received):
         data = event.data
         if len(data) < _MAX_DONE_LENGTH and data.strip() == _DONE:
             body.drain()
@@ -160,10 +147,21 @@ def _from_events(body: ResponseBody, events: Iterable[sse.Event]) -> _Completion
     return True
 
 
-def _note_finished(completion: CreateCompletionResponse, finished: dict[int, bool]) -> None:
-    for position, choice in enumerate(completion.choices):
-        index = choice.index if type(choice.index) is int else position
-        finished[index] = bool(choice.finish_reason) or finished.get(index, False)
+def _events(received: Iterable[bytes]) -> Iterator[sse.Event]:
+    """Decode events, including one left unfinished at the end of the input."""
+    decoder = sse.Decoder()
+    for data in received:
+        yield from decoder.feed(data)
+    if (event := decoder.end()) is not None:
+        yield event
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        codec.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_event(response: requests.Response, event: sse.Event) -> CreateCompletionResponse | None:
@@ -185,9 +183,11 @@ def _read_event(response: requests.Response, event: sse.Event) -> CreateCompleti
     return to_completion(response, data, event.data)
 
 
-def _is_json(data: bytes) -> bool:
-    try:
-        codec.loads(data)
-    except ValueError:
-        return False
-    return True
+def _note_finished(completion: CreateCompletionResponse, finished: dict[int, bool]) -> None:
+    for position, choice in enumerate(completion.choices):
+        index = choice.index if type(choice.index) is int else position
+        finished[index] = bool(choice.finish_reason) or finished.get(index, False)
+
+
+def _accumulate(received: Iterable[bytes]) -> CreateCompletionResponse:
+    return accumulate(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in received)

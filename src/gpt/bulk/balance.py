@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 
 from ..models import errors
 from ..sdk import Gpt
-from .throttle import Throttle
+from .throttle import ServerThrottle
 
 logger = logging.getLogger("gpt.bulk")
 
@@ -20,10 +20,10 @@ _PATIENCE = 60.0
 """How many seconds a run waits while no server can be reached, before requests fail."""
 
 
-class Server:
+class ServerState:
     """One server of a run, as one process sees it."""
 
-    def __init__(self, client: Gpt, throttle: Throttle) -> None:
+    def __init__(self, client: Gpt, throttle: ServerThrottle) -> None:
         self.client = client
         self.throttle = throttle
         self.in_flight = 0
@@ -45,7 +45,7 @@ class Servers:
     """
 
     def __init__(
-        self, servers: Sequence[Server], clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
+        self, servers: Sequence[ServerState], clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
     ) -> None:
         """Start with servers that can all be reached.
 
@@ -65,7 +65,7 @@ class Servers:
         self.accept_lists = True
         """Whether any server may take several prompts in one request."""
 
-    def mark_lists_refused(self, server: Server, reason: str) -> None:
+    def mark_lists_refused(self, server: ServerState, reason: str) -> None:
         """Note that a server's prompts are sent one by one from now on."""
         with self._changed:
             if server.accepts_lists is False:
@@ -74,13 +74,13 @@ class Servers:
             self.accept_lists = any(each.accepts_lists is not False for each in self._servers)
         logger.warning("%s %s: prompts are sent one by one from now on", server.throttle.name, reason)
 
-    def held(self) -> float:
+    def pause_remaining(self) -> float:
         """Return the seconds for which all servers are still rate limited, 0 if one of them is not."""
         if self._only is not None:
             return self._only.throttle.remaining()
         return min(server.throttle.remaining() for server in self._servers)
 
-    def acquire(self) -> Server:
+    def acquire(self) -> ServerState:
         """Choose a server; wait while none is available, but for unreachable ones no longer than `_PATIENCE`.
 
         Raises:
@@ -94,7 +94,7 @@ class Servers:
             server.in_flight += 1
             return server
 
-    def release(self, server: Server, error: Exception | None = None) -> bool:
+    def release(self, server: ServerState, error: Exception | None = None) -> bool:
         """Release a server after a request; return whether the request should go to another server now.
 
         After a failure to reach it the server rests, longer each time, until a single request has reached it.
@@ -131,13 +131,13 @@ class Servers:
             self._stopped = True
             self._changed.notify_all()
 
-    def _choose(self) -> Server | None:
+    def _choose(self) -> ServerState | None:
         if self._stopped:
             raise CancelledError("the run was stopped")
         now = self._clock()
         open_to_all = [server for server in self._servers if not server.throttle.remaining()]
         if not open_to_all and self._turns_away:
-            raise CancelledError("the run is held back")
+            raise CancelledError("the run is paused")
         awake = [server for server in open_to_all if server.rests_until <= now]
         if not awake and self._out_of_patience():
             awake = open_to_all
@@ -149,7 +149,7 @@ class Servers:
             server.probed = True
         return server
 
-    def _let_rest(self, server: Server) -> None:
+    def _let_rest(self, server: ServerState) -> None:
         now = self._clock()
         if server.rests_until > now and not server.probed:  # requests that fail together count once
             return

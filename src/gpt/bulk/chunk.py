@@ -21,13 +21,13 @@ from ..sdk import Gpt
 from ..sdkconfiguration import SDKConfiguration
 from .pack import Packer, pack_key
 from .threads import Threads
-from .worker import Reply, Sender, Settings
+from .worker import PackSender, Reply, RunSettings
 
 _IDLE_SECONDS = 10.0
 _INTERRUPTED_SECONDS = 5.0
 """How long after Ctrl-C a process returns chunks unsent that a pool had already handed to it."""
 
-_INTERRUPTED_HOLD = 1.0
+_INTERRUPTED_PAUSE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class Job:
 
     run_id: str
     clients: Sequence[tuple[type[Gpt], SDKConfiguration]]
-    settings: Settings
+    settings: RunSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class ChunkResult:
     """The result of a chunk: a reply to each request, `None` for those that were not sent and may be sent again."""
 
     replies: list[Reply | None]
-    held: float = 0.0
+    pause: float = 0.0
     """Seconds for which all servers of the run are rate limited."""
 
     seconds: float = 0.0
@@ -58,7 +58,7 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     """Send the requests of a chunk, by this process's threads; all arguments and the result are pickled."""
     requests: list[CreateCompletionRequest] = pickle.loads(chunk)
     if _workers.was_interrupted(run_id):
-        return pickle.dumps(ChunkResult(replies=[None] * len(requests), held=_INTERRUPTED_HOLD))
+        return pickle.dumps(ChunkResult(replies=[None] * len(requests), pause=_INTERRUPTED_PAUSE))
     try:
         worker = _workers.acquire(run_id, job)
     except Exception as problem:
@@ -70,7 +70,7 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     finally:
         _workers.release(worker)
     seconds = time.monotonic() - started
-    return _pickled(ChunkResult(replies=replies, held=worker.sender.held(), seconds=seconds))
+    return _pickled(ChunkResult(replies=replies, pause=worker.sender.pause_remaining(), seconds=seconds))
 
 
 class _Worker:
@@ -78,7 +78,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self.run_id = job.run_id
-        self.sender = Sender(job.clients, job.settings, remote=True)
+        self.sender = PackSender(job.clients, job.settings, remote=True)
         self.users = 0
         self.idle_since = 0.0
         self._threads = Threads(job.settings.max_workers)

@@ -18,8 +18,8 @@ from . import dask
 from .chunk import ChunkResult, Job, run_chunk
 from .pack import pack_key
 from .threads import Threads
-from .throttle import Throttle
-from .worker import Sender, Settings
+from .throttle import ServerThrottle
+from .worker import PackSender, RunSettings
 
 _CHUNK_ROUNDS = 4
 """How many packs of a chunk each thread of a worker process has to send, so that few of them idle at its end."""
@@ -40,7 +40,7 @@ class Workers(Protocol):
     places: int
     """How many submissions keep all workers busy."""
 
-    def held(self) -> float:
+    def pause_remaining(self) -> float:
         """Return the seconds for which all servers of the run are still rate limited, 0 if one of them is not."""
         raise NotImplementedError
 
@@ -93,17 +93,17 @@ class LocalWorkers:
     """Threads, which get a pack each."""
 
     def __init__(
-        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, executor: Executor | None
+        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: RunSettings, executor: Executor | None
     ) -> None:
-        self._sender = Sender(clients, settings)
+        self._sender = PackSender(clients, settings)
         self._own = Threads(settings.max_workers) if executor is None else None
         self._executor = self._own or executor
         self.places = settings.max_workers
         self._batch_size = settings.batch_size
 
-    def held(self) -> float:
+    def pause_remaining(self) -> float:
         """Return how long all servers are rate limited."""
-        return self._sender.held()
+        return self._sender.pause_remaining()
 
     @property
     def window(self) -> int:
@@ -146,7 +146,7 @@ class RemoteWorkers:
     def __init__(
         self,
         clients: Sequence[tuple[type[Gpt], SDKConfiguration]],
-        settings: Settings,
+        settings: RunSettings,
         executor: Executor,
         chunksize: int | None,
     ) -> None:
@@ -160,14 +160,14 @@ class RemoteWorkers:
         self._job = pickle.dumps(job)
         self._executor = executor
         names = ", ".join(url.redact(each.server_url) for _, each in clients)
-        self._throttle = Throttle(settings.max_wait, name=names)
+        self._throttle = ServerThrottle(settings.max_wait, name=names)
         self._chunksize = chunksize or _CHUNK_ROUNDS * settings.max_workers * settings.batch_size
         self._first_chunksize = chunksize or settings.max_workers * settings.batch_size
         self._max_chunksize = chunksize or _MAX_GROWTH * self._chunksize
         self._submitted = 0
         self.places = 2 * _count_workers(executor)
 
-    def held(self) -> float:
+    def pause_remaining(self) -> float:
         """Return how long all servers are rate limited, according to the chunks received so far."""
         return self._throttle.remaining()
 
@@ -199,8 +199,8 @@ class RemoteWorkers:
     def result(self, future: Future[Any]) -> ChunkResult:
         """Return a chunk's replies; take over its wait."""
         result: ChunkResult = pickle.loads(future.result())
-        if result.held:
-            self._throttle.hold(result.held)
+        if result.pause:
+            self._throttle.pause(result.pause)
         elif result.seconds < _CHUNK_SECONDS / 4 and len(result.replies) >= self._chunksize:
             self._chunksize = min(2 * self._chunksize, self._max_chunksize)
         return result

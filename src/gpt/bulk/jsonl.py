@@ -38,7 +38,7 @@ from .batch_format import (
 from .finished import digest
 from .output_file import OutputFile
 from .runner import Run
-from .worker import Reply, blame
+from .worker import Reply, server_works
 
 logger = logging.getLogger("gpt.bulk")
 
@@ -70,7 +70,7 @@ class Summary:
     """The error of the line that failed last in this run."""
 
     errors: Mapping[str, int] = field(default_factory=dict)
-    """How many of the failed lines have which `error.code`, those of earlier runs among them."""
+    """The number of failed lines for each `error.code`, those of earlier runs included."""
 
     bytes_read: int = 0
     """How far the input has been read; of a `.gz`, of the compressed file."""
@@ -102,8 +102,8 @@ def run_jsonl(
     The input has lines of OpenAI's Batch format (`custom_id`, `method`, `url`, `body`) or bodies of requests alone,
     whose `custom_id` is the line's number; blank lines are skipped. The output gets one line of the Batch output format
     (`id`, `custom_id`, `response`, `error`) for each, in the order of their completion; a line that cannot be sent
-    becomes one with an `error`. `response.body` is the server's own JSON, byte for byte but for its line ends; out of
-    a batch of prompts it is the prompt's own completion.
+    becomes one with an `error`. `response.body` is the server's own JSON, byte for byte, except that line ends in it
+    become spaces and NaN and Infinity become null; of a pack, it is the prompt's own completion, written anew.
 
     Each output line is written at once; the file is synced to disk every 5 seconds and at the end. What is in the
     output is not sent again: lines with a `custom_id` are identified by it, others by number and content. Memory grows
@@ -115,7 +115,7 @@ def run_jsonl(
         output: a path; created, or continued when it exists.
         model: the model for bodies that name none. (One with `"model": null` names one wrongly.)
         defaults: other fields for bodies that lack them, such as `{"max_tokens": 64}`.
-        text: whether each line of the input is not JSON but a prompt, as it is but for its line end.
+        text: whether each line of the input, without its line end, is a prompt instead of JSON.
         executor, max_workers, batch_size, chunksize, window: as for `run`.
         max_failures: after this many consecutive failures caused by the server and not by the request, stop and raise
             the last one; also if there was nothing but refused connections, 401, 403 and 404 until the end. These lines
@@ -216,7 +216,7 @@ class _Batch:
             yield number, text
 
     def _id_of(self, text: bytes) -> str | None:
-        """Return the `custom_id` of an input line, `None` also when it is no JSON."""
+        """Return the `custom_id` of an input line, `None` also if the line is not JSON."""
         try:
             return None if self._is_text else own_id(parse_object(text))
         except InvalidLineError:
@@ -248,7 +248,7 @@ class _Batch:
             self._held_back.append((line, reply))
             return
         # A reply that was in flight when the limit was reached does not release the failures.
-        if blame(reply.error) == "request" and len(self._held_back) < (self._max_failures or 0):
+        if server_works(reply.error) and len(self._held_back) < (self._max_failures or 0):
             self._write_held_back()
         self._write_reply(line, reply)
 

@@ -25,7 +25,7 @@ class Outcome:
 
     error: Exception | None = None
     """One of `errors.SDKError`, a `TypeError` or `ValueError` for a request that cannot be sent, one raised by a
-    hook, or what an executor raised for a request that killed its worker."""
+    hook, or what an executor raised for this request, such as Dask's `KilledWorker`."""
 
     status_code: int | None = None
     """The HTTP status of the response, where there was one."""

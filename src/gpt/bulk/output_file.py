@@ -282,6 +282,6 @@ def _may_be_truncated(line: bytes) -> bool:
 
 def _not_a_batch_output(path: str, number: int, reason: str) -> ValueError:
     return ValueError(
-        f"{path}: line {number} is no output of a batch ({reason}), and the file was left as it is;"
+        f"{path}: line {number} is not from a batch's output ({reason}), and the file was left as it is;"
         " name another output, or fix the line"
     )

@@ -145,7 +145,7 @@ def split_body(body: bytes, count: int, n: int) -> list[tuple[bytes, Tokens]] | 
     """Split a response's JSON as `split_response` does, into the JSON of each prompt's own completion.
 
     Raises:
-        ValueError, RecursionError: it is no JSON, or nested too deep to be written again.
+        ValueError, RecursionError: it is not JSON, or nested too deep to be written again.
     """
     whole = codec.loads(body)
     order = _choice_order([choice.get("index") for choice in whole["choices"]], count * n)

@@ -22,7 +22,7 @@ from .executors import LocalWorkers, RemoteWorkers, Unpicklable, Workers, is_loc
 from .linger import Linger
 from .outcome import Outcome
 from .pack import MAX_PROMPTS, Packer
-from .worker import Reply, Settings, blame
+from .worker import Reply, RunSettings, server_works
 
 Tag = TypeVar("Tag")
 
@@ -138,7 +138,7 @@ class Run(Generic[Tag]):
         retries: RetryConfig = options.get("retries", clients[0].sdk_configuration.retry_config)
         self._may_retry = retries.limit > 0
         self._max_wait = retries.backoff.max_elapsed_time / 1000
-        settings = Settings(
+        settings = RunSettings(
             max_workers=max_workers,
             batch_size=min(batch_size, MAX_PROMPTS),
             bodies=bodies,
@@ -210,7 +210,7 @@ class Run(Generic[Tag]):
 
     def _feed(self) -> None:
         """Submit until the window is full, a submission has ended, or all servers are rate limited."""
-        while self._done.empty() and not self._is_held:
+        while self._done.empty() and not self._is_paused:
             if self._again:
                 self._submit(self._again.popleft())
             elif self._exhausted or self._room <= 0:
@@ -223,8 +223,8 @@ class Run(Generic[Tag]):
         return (self._window or self._workers.window) - self._count
 
     @property
-    def _is_held(self) -> bool:
-        return self._workers.held() > 0
+    def _is_paused(self) -> bool:
+        return self._workers.pause_remaining() > 0
 
     def _pull(self, limit: int) -> None:
         """Take requests from the source until a pack is submitted or a submission has ended, but no more than `limit`.
@@ -260,14 +260,14 @@ class Run(Generic[Tag]):
 
     def _submit_open(self) -> None:
         """Submit packs that are not full: all at the end of the source, else as many as there are idle workers."""
-        while self._packer and (self._exhausted or len(self._in_flight) < self._workers.places) and not self._is_held:
+        while self._packer and (self._exhausted or len(self._in_flight) < self._workers.places) and not self._is_paused:
             self._submit(self._packer.take())
 
     def _submit_stale(self) -> None:
         """Submit packs that have been waiting for the source, while it is being read; runs in a thread of its own."""
         try:
             while self._packer and self._linger.is_stale(self._packer.oldest().started) and not self._exhausted:
-                if self._is_held or len(self._in_flight) >= self._workers.places:
+                if self._is_paused or len(self._in_flight) >= self._workers.places:
                     return
                 self._submit(self._packer.take())
         except Exception as error:
@@ -296,7 +296,7 @@ class Run(Generic[Tag]):
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
         waiting = self._again or self._packer or (not self._exhausted and self._room > 0)
-        seconds = self._workers.held() if waiting else 0.0
+        seconds = self._workers.pause_remaining() if waiting else 0.0
         try:
             return self._done.get(timeout=seconds if seconds or not self._in_flight else None)
         except queue.Empty:
@@ -314,7 +314,7 @@ class Run(Generic[Tag]):
             raise result.problem
         again = []
         for task, reply in zip(tasks, result.replies, strict=True):
-            if reply is None or (reply.held is not None and self._may_send_again(task, reply.held)):
+            if reply is None or (reply.pause is not None and self._may_send_again(task, reply.pause)):
                 again.append(task)
             else:
                 self._ready.append((task, reply))
@@ -339,10 +339,10 @@ class Run(Generic[Tag]):
         return self._may_retry and time.monotonic() - task.started + seconds <= self._max_wait
 
     def _count_failure(self, error: Exception) -> None:
-        culprit = blame(error)
-        if culprit == "request":
+        works = server_works(error)
+        if works:
             self._failures = 0
-        elif culprit == "server":
+        elif works is False:
             self._failures += 1
             if self._failures == self._max_failures and not self._stopped:
                 assert isinstance(error, errors.SDKError)
@@ -371,7 +371,7 @@ class Run(Generic[Tag]):
 
 
 def _start_workers(
-    clients: Sequence[Gpt], settings: Settings, executor: Executor | None, chunksize: int | None
+    clients: Sequence[Gpt], settings: RunSettings, executor: Executor | None, chunksize: int | None
 ) -> Workers:
     configurations = [(type(client), client.sdk_configuration) for client in clients]
     if executor is None or is_local(executor):
@@ -419,7 +419,9 @@ def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]
     """Refuse options that would make every request fail, and credentials that would be pickled."""
     for name in options:
         if name not in _CALL_OPTIONS:
-            raise TypeError(f"{name}: no option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}")
+            raise TypeError(
+                f"{name}: not an option of a run or of create_completion; expected {', '.join(_CALL_OPTIONS)}"
+            )
     passed = {name: value for name, value in options.items() if value is not UNSET}
     if "retries" in passed:
         check_retries(passed["retries"], "retries")

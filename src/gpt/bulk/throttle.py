@@ -10,11 +10,11 @@ from concurrent.futures import CancelledError
 
 logger = logging.getLogger("gpt.bulk")
 
-_SHORTEST_HOLD = 0.1
+_SHORTEST_PAUSE = 0.1
 _WORTH_LOGGING = 1.0
 
 
-class Throttle:
+class ServerThrottle:
     """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
 
     A 429 with a requested wait closes it for all calls to that server. The call ends, and the run sends the request
@@ -41,7 +41,7 @@ class Throttle:
         self._turns_away = turns_away
         self._clock = clock
         self.name = name
-        self._opens_at = 0.0  # never held
+        self._paused_until = 0.0  # never paused
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -49,21 +49,21 @@ class Throttle:
         """Pause all calls for a 429's wait and return `True`; `False` for a longer wait than this throttle honours."""
         if seconds > self._max_wait:
             return False
-        self.hold(seconds)
+        self.pause(seconds)
         return True
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Pause all calls for at least this many seconds from now."""
         with self._changed:
             now = self._clock()
-            opens_at = now + max(seconds, _SHORTEST_HOLD)
-            if opens_at > max(self._opens_at, now) + _WORTH_LOGGING:
+            paused_until = now + max(seconds, _SHORTEST_PAUSE)
+            if paused_until > max(self._paused_until, now) + _WORTH_LOGGING:
                 logger.info("rate limited by %s: nothing is sent there for %.1f s", self.name, seconds)
-            self._opens_at = max(self._opens_at, opens_at)
+            self._paused_until = max(self._paused_until, paused_until)
 
     def remaining(self) -> float:
         """Return the seconds until the pause ends, 0 if there is none."""
-        return max(0.0, self._opens_at - self._clock()) if self._opens_at else 0.0
+        return max(0.0, self._paused_until - self._clock()) if self._paused_until else 0.0
 
     def wait(self) -> None:
         """Wait until the pause ends.
@@ -74,7 +74,7 @@ class Throttle:
         if not self._stopped and not self.remaining():
             return
         if self._turns_away:
-            raise CancelledError("the run is held back")
+            raise CancelledError("the run is paused")
         with self._changed:
             while not self._stopped and (seconds := self.remaining()):
                 self._changed.wait(seconds)

@@ -13,9 +13,9 @@ from ..models.shared import CreateCompletionRequest, CreateCompletionResponse
 from ..sdk import Gpt
 from ..sdkconfiguration import SDKConfiguration
 from ..utils.retries import should_retry_status
-from .balance import Server, Servers, is_unreachable
+from .balance import Servers, ServerState, is_unreachable
 from .pack import completions_per_prompt, merge, split_body, split_response, usage_tokens
-from .throttle import Throttle
+from .throttle import ServerThrottle
 
 _REFUSED = (400, 413, 422)
 """The statuses that servers return for a pack if one of its prompts is bad, or if it is too large."""
@@ -41,27 +41,32 @@ class Reply:
     error: Exception | None = None
     status_code: int | None = None
     request_id: str | None = None
-    held: float | None = None
+    pause: float | None = None
     """Seconds that the server asked for all calls to wait, if the request should then be sent again."""
 
     @property
     def server_failure(self) -> bool:
         """Whether the server caused the failure, so that any other request would fail too."""
-        return blame(self.error) == "server"
+        return server_works(self.error) is False
 
 
-def blame(error: Exception | None) -> str:
-    """Return the cause of an error: `server`, `request`, or `nobody` if it says nothing about the server."""
+def server_works(error: Exception | None) -> bool | None:
+    """Return whether a request's success (`None`) or error shows that its server works.
+
+    `False` if any other request would fail too, `None` if the error says nothing about the server.
+    """
+    if error is None:
+        return True
     if is_unreachable(error):
-        return "server"
-    if error is None or not isinstance(error, errors.APIStatusError):
-        return "request" if error is None else "nobody"
+        return False
+    if not isinstance(error, errors.APIStatusError):
+        return None
     status = error.status_code or 0
-    return "server" if status in _NOT_ALLOWED or status >= 500 else "request"
+    return not (status in _NOT_ALLOWED or status >= 500)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class RunSettings:
     """How requests are sent, the same in each process of a run."""
 
     max_workers: int = 16
@@ -80,11 +85,11 @@ class Settings:
     """What is passed on to `create_completion`."""
 
 
-class Sender:
+class PackSender:
     """Sends packs to the servers of a run, from any thread of a process."""
 
     def __init__(
-        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: Settings, *, remote: bool = False
+        self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: RunSettings, *, remote: bool = False
     ) -> None:
         """Make clients for the run, with their own connections and a throttle for each.
 
@@ -95,8 +100,8 @@ class Sender:
         servers = []
         for cls, each in clients:
             name = url.redact(each.server_url)
-            throttle = Throttle(settings.max_wait, turns_away=remote or len(clients) > 1, name=name)
-            servers.append(Server(cls.from_configuration(each, throttle=throttle), throttle))
+            throttle = ServerThrottle(settings.max_wait, turns_away=remote or len(clients) > 1, name=name)
+            servers.append(ServerState(cls.from_configuration(each, throttle=throttle), throttle))
         self._servers = Servers(servers, turns_away=remote)
 
     @property
@@ -109,9 +114,9 @@ class Sender:
         """Whether nothing more is sent."""
         return self._servers.stopped
 
-    def held(self) -> float:
+    def pause_remaining(self) -> float:
         """Return the seconds for which all servers are still rate limited."""
-        return self._servers.held()
+        return self._servers.pause_remaining()
 
     def stop(self) -> None:
         """Send nothing more; requests in flight finish normally."""
@@ -122,26 +127,26 @@ class Sender:
         self._servers.close()
 
     def send(self, requests: Sequence[CreateCompletionRequest]) -> list[Reply | None]:
-        """Send a pack; return a reply to each, or `None` to those not sent because the run was stopped or held."""
+        """Send a pack; return a reply to each, or `None` to those not sent because the run was stopped or paused."""
         return _Sending(self._servers, self._settings, requests).run()
 
 
 class _Sending:
     """One pack that is being sent, perhaps in parts."""
 
-    def __init__(self, servers: Servers, settings: Settings, requests: Sequence[CreateCompletionRequest]) -> None:
+    def __init__(self, servers: Servers, settings: RunSettings, requests: Sequence[CreateCompletionRequest]) -> None:
         self._servers = servers
         self._settings = settings
         self._requests = requests
         self._replies: list[Reply | None] = [None] * len(requests)
         self._parts = [range(len(requests))]
-        self._refused_pairs: dict[int, Server] = {}
-        self._is_held = False
+        self._refused_pairs: dict[int, ServerState] = {}
+        self._is_paused = False
         self._failed_alone: Exception | None = None
 
     def run(self) -> list[Reply | None]:
         """Send until each request has its reply, or nothing more may be sent now."""
-        while self._parts and not (self._is_held or self._servers.stopped):
+        while self._parts and not (self._is_paused or self._servers.stopped):
             try:
                 self._send(self._parts.pop())
             except CancelledError:
@@ -167,11 +172,11 @@ class _Sending:
         elif to_others:
             self._parts.append(part)
         elif isinstance(error, CancelledError):
-            self._is_held = True
+            self._is_paused = True
         elif error is not None:
             self._fail(part, server, error)
 
-    def _receive(self, part: range, server: Server, result: operations.CreateCompletionResponse) -> None:
+    def _receive(self, part: range, server: ServerState, result: operations.CreateCompletionResponse) -> None:
         self._failed_alone = None
         if len(part) == 1:
             self._replies[part.start] = self._reply_alone(result)
@@ -221,10 +226,10 @@ class _Sending:
             self._replies[i] = Reply(response=response, tokens=tokens, status_code=status, request_id=request_id)
         return True
 
-    def _fail(self, part: range, server: Server, error: Exception) -> None:
-        if isinstance(error, errors.RateLimitError) and (held := self._held(error)):
-            self._is_held = True
-            self._reply_with(part, error, held)
+    def _fail(self, part: range, server: ServerState, error: Exception) -> None:
+        if isinstance(error, errors.RateLimitError) and (pause := self._pause_for(error)):
+            self._is_paused = True
+            self._reply_with(part, error, pause)
         elif len(part) > 1 and self._is_worth_splitting(error):
             if len(part) == 2 and isinstance(error, errors.SDKError):
                 self._refused_pairs[part.start] = server
@@ -234,7 +239,7 @@ class _Sending:
             self._reply_with(part, error)
             self._give_up_after(part, error)
 
-    def _held(self, error: errors.RateLimitError) -> float | None:
+    def _pause_for(self, error: errors.RateLimitError) -> float | None:
         """Return how long the throttle pauses the server's calls because of an error, if sending again may help."""
         seconds = error.retry_after
         if not seconds or seconds > self._settings.max_wait:
@@ -257,11 +262,11 @@ class _Sending:
             while self._parts:
                 self._reply_with(self._parts.pop(), error)
 
-    def _reply_with(self, part: range, error: Exception, held: float | None = None) -> None:
+    def _reply_with(self, part: range, error: Exception, pause: float | None = None) -> None:
         status = error.status_code if isinstance(error, errors.SDKError) else None
         request_id = error.request_id if isinstance(error, errors.SDKError) else None
         for i in part:
-            self._replies[i] = Reply(error=error, status_code=status, request_id=request_id, held=held)
+            self._replies[i] = Reply(error=error, status_code=status, request_id=request_id, pause=pause)
 
     def _learn_from_pair(self, number: int) -> None:
         """Conclude that a server refuses lists when it refused two prompts together and completed each alone."""

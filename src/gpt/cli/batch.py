@@ -11,7 +11,9 @@ from ..bulk import Summary, run_jsonl
 from ..bulk.batch_format import INVALID_LINE_CODES
 from ..models import errors
 from ._client import LOCAL_MODEL, Deadline, Header, Local, Retries, ServerUrls, Timeout, Verbose, open_clients
+from ._errors import for_the_shell
 from ._executors import Dask, MaxFailures, Processes, open_executor
+from ._output import note
 from ._progress import format_summary, open_display
 
 
@@ -73,7 +75,7 @@ def batch(
     started = time.monotonic()
     latest: Summary | None = None
 
-    def note(summary: Summary) -> None:
+    def show(summary: Summary) -> None:
         nonlocal latest
         latest = summary
         display.show(summary)
@@ -104,12 +106,12 @@ def batch(
                 batch_size=batch_size,
                 max_failures=max_failures or None,
                 retry_errors=retry_errors,
-                progress=note,
+                progress=show,
             )
     except (KeyboardInterrupt, errors.SDKError, OSError):
         if latest is not None:
             _conclude(latest, time.monotonic() - started)
-            typer.echo("stopped; run it again to go on", err=True)
+            note("stopped; run it again to go on")
         raise
     _conclude(latest, time.monotonic() - started)
     if latest.failed:
@@ -117,10 +119,10 @@ def batch(
 
 
 def _conclude(summary: Summary, seconds: float) -> None:
-    typer.echo(format_summary(summary, seconds), err=True)
+    note(format_summary(summary, seconds))
     if summary.last_error:
-        typer.echo(f"the last error: {summary.last_error}", err=True)
+        note(f"the last error: {for_the_shell(summary.last_error)}")
     if summary.errors.keys() - INVALID_LINE_CODES:
-        typer.echo("--retry-errors sends failed lines again", err=True)
+        note("--retry-errors sends failed lines again")
     elif summary.errors:
-        typer.echo("these lines were not sent: correct them in INPUT, then use --retry-errors", err=True)
+        note("these lines were not sent: correct them in INPUT, then use --retry-errors")

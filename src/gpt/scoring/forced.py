@@ -24,7 +24,7 @@ from .jobs import Job, Requests, Settings, completed, cut, refusal
 from .plain import LEAST_IMPOSSIBLE
 from .prompts import Prompt
 from .result import Score
-from .server import Piece, Server
+from .server import Piece, ServerInfo
 
 _ALTERNATIVES = 1000
 """How many alternatives to request first when a token must be looked up; after that, all of them."""
@@ -38,14 +38,14 @@ _Row = tuple[float, dict[str, float]]
 """A token's log-probability, and the likeliest tokens at its position."""
 
 
-def forced_job(prompt: Prompt, server: Server, settings: Settings) -> Job:
+def forced_job(prompt: Prompt, server: ServerInfo, settings: Settings) -> Job:
     """Score a text by forcing its tokens."""
     return (
         _score_ids(prompt, server, settings) if isinstance(prompt.text, list) else _score_text(prompt, server, settings)
     )
 
 
-def _score_ids(prompt: Prompt, server: Server, settings: Settings) -> Job:
+def _score_ids(prompt: Prompt, server: ServerInfo, settings: Settings) -> Job:
     assert isinstance(prompt.sent, list)
     begin = len(prompt.context)
     pieces = server.pieces(prompt.sent)
@@ -54,7 +54,7 @@ def _score_ids(prompt: Prompt, server: Server, settings: Settings) -> Job:
     return _make(text, pieces[begin:], offsets, rows)
 
 
-def _score_text(prompt: Prompt, server: Server, settings: Settings) -> Job:
+def _score_text(prompt: Prompt, server: ServerInfo, settings: Settings) -> Job:
     assert isinstance(prompt.text, str)
     special, after = server.affixes()
     whole = server.tokenize(str(prompt.sent))
@@ -112,7 +112,7 @@ def _make(text: str, pieces: Sequence[Piece], offsets: Sequence[int], rows: Sequ
 
 
 def _rows(
-    prompt: Prompt, pieces: Sequence[Piece], begin: int, server: Server, settings: Settings
+    prompt: Prompt, pieces: Sequence[Piece], begin: int, server: ServerInfo, settings: Settings
 ) -> Generator[Requests, Sequence[Outcome], list[_Row | None]]:
     """Find the log-probabilities of the tokens from `begin` on; the very first token has none."""
     work = _Forcing(prompt, pieces, server, settings)
@@ -140,7 +140,7 @@ def _rows(
 class _Forcing:
     """The requests about one text, and what is read from their responses."""
 
-    def __init__(self, prompt: Prompt, pieces: Sequence[Piece], server: Server, settings: Settings) -> None:
+    def __init__(self, prompt: Prompt, pieces: Sequence[Piece], server: ServerInfo, settings: Settings) -> None:
         self._name = prompt.name
         self._pieces = pieces
         self._ids = [piece.id for piece in pieces]

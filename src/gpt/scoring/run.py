@@ -32,7 +32,7 @@ class _Text:
     missing: int = 0
 
 
-class Run:
+class ScoringRun:
     """One pass over a source of jobs. Iterate it once.
 
     A job's first step may call the server (to tokenize). While `first_step_calls` returns true, which is checked for

@@ -17,8 +17,8 @@ from .forced import forced_job
 from .jobs import Job, Settings
 from .prompts import Ids, Prompt, iter_prompts, make_prompts
 from .result import Score, ScoreOutcome
-from .run import Run
-from .server import LLAMA_CPP, LLAMA_CPP_PYTHON, Server
+from .run import ScoringRun
+from .server import LLAMA_CPP, LLAMA_CPP_PYTHON, ServerInfo
 from .windows import windowed_job
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ class _Scorer:
         self._tokenizes = True
         self._settings = Settings(self.model, self.logprobs, extras)
 
-    def run(self, prompts: Iterable[Prompt | Exception], send: Any, max_workers: int) -> Run:
+    def run(self, prompts: Iterable[Prompt | Exception], send: Any, max_workers: int) -> ScoringRun:
         """Return the run over some prompts."""
         tokenizes = self.method != "echo" or self.max_length is not None
         threads = min(max_workers, _TOKENIZING_THREADS) if tokenizes else 0
-        return Run(
+        return ScoringRun(
             self.jobs(prompts),
             send,
             threads=threads,
@@ -208,7 +208,7 @@ class _Scorer:
             yield make(prompt)
 
     def _look(self) -> Any:
-        server = Server(self._client, self.model, self.options)
+        server = ServerInfo(self._client, self.model, self.options)
         self._is_unknown = server.kind not in _KNOWN
         if server.kind == LLAMA_CPP_PYTHON and self.method != "forced":
             raise errors.ResponseValidationError(_SHIFTED)

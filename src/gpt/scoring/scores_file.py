@@ -96,14 +96,14 @@ class ScoresFile:
                     self._note(value["line"], value["text"], value["context"])
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ValueError(
-                        f"{self.path}: line {number} is no score ({error}), and the file was left as it is;"
+                        f"{self.path}: line {number} is not a score ({error}), and the file was left as it is;"
                         " name another output"
                     ) from None
                 end += len(data)
             else:
                 return
         if not data.startswith(b'{"line":'[: len(data)]):
-            raise ValueError(f"{self.path}: it is no file of scores, and was left as it is; name another output")
+            raise ValueError(f"{self.path}: this is not a file of scores, and was left as it is; name another output")
         os.ftruncate(self._fd, end)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Piece:
         return "\ufffd" if self.raw is None else self.raw.decode("utf-8", "replace")
 
 
-class Server:
+class ServerInfo:
     """One server as one client reaches it. Shared by threads; caches what it finds out."""
 
     def __init__(self, s: Gpt, model: str, options: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ from .alignment import align, spans_by_length
 from .jobs import Job, gather, refusal
 from .prompts import Prompt
 from .result import Score
-from .server import Server
+from .server import ServerInfo
 
 
-def windowed_job(prompt: Prompt, server: Server, max_length: int, make_job: Callable[[Prompt], Job]) -> Job:
+def windowed_job(prompt: Prompt, server: ServerInfo, max_length: int, make_job: Callable[[Prompt], Job]) -> Job:
     """Score a text in requests of at most `max_length` tokens."""
     ids, begin = (prompt.sent, len(prompt.context)) if isinstance(prompt.sent, list) else _encode(prompt, server)
     if len(ids) <= max_length:
@@ -45,7 +45,7 @@ def windows(length: int, begin: int, max_length: int) -> Iterator[tuple[int, int
         first = end
 
 
-def _encode(prompt: Prompt, server: Server) -> tuple[list[int], int]:
+def _encode(prompt: Prompt, server: ServerInfo) -> tuple[list[int], int]:
     """Return the token ids of context and text, and how many are the context's.
 
     Raises:

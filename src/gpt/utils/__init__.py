@@ -1,4 +1,4 @@
-"""Parts that do not depend on the rest of gpt: JSON, events, retries, URLs, time."""
+"""Settings and streams that applications name: retries, `UNSET`, event streams."""
 
 from .._core.unset import UNSET, Unset
 from .eventstreaming import EventStream

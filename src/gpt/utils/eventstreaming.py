@@ -18,7 +18,7 @@ class EventStream(Generic[T]):
     Events arrive as the server sends them. Leaving a `for` loop keeps the stream open; another loop, `next()` or
     `itertools` continues where it stopped. The end of a `with` block, `close()` (from any thread) and the garbage
     collector close the stream and its connection; a stream that was read to its end returns the connection for the
-    next call. Every error raised during iteration has `.partial`, with everything received until then.
+    next call. Every `errors.SDKError` raised during iteration has `.partial`, with everything received until then.
     """
 
     response: requests.Response
@@ -70,7 +70,7 @@ class EventStream(Generic[T]):
             self.completed = bool(end.value)
             raise StopIteration from None
         except Exception as error:
-            if self._closed:  # by another thread: its end is no error
+            if self._closed:  # by another thread, which is not an error
                 raise StopIteration from None
             self._end()
             if hasattr(error, "partial"):

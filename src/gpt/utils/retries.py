@@ -11,10 +11,12 @@ from typing import Literal
 MAX_SERVER_WAIT = 120.0
 """The longest wait requested by a server, in seconds, that is honoured."""
 
+QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted")
+"""The codes or types of errors that say that a quota is used up, which no retry can help."""
+
 _MAX_PLAUSIBLE_WAIT = 366 * 24 * 3600.0
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RETRIED_STATUSES = (408, 409, 429)
-_NON_RETRYABLE_CODES = ("insufficient_quota", "credit_balance_exhausted")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def should_retry_status(status: int, headers: Mapping[str, str], code: object = 
     should_retry = headers.get("x-should-retry", "").strip().lower()
     if should_retry in ("true", "false"):
         return should_retry == "true"
-    if code in _NON_RETRYABLE_CODES or type_ in _NON_RETRYABLE_CODES:
+    if code in QUOTA_CODES or type_ in QUOTA_CODES:
         return False
     return status in _RETRIED_STATUSES or status >= 500
 

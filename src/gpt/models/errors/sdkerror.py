@@ -195,7 +195,7 @@ class ResponseTooLargeError(ResponseValidationError):
 
 
 class StreamInterruptedError(SDKError):
-    """A stream ended without `[DONE]` while a choice was unfinished. `partial` has what came."""
+    """A stream ended without `[DONE]` while a choice was unfinished. `partial` has what was received."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
