@@ -651,7 +651,7 @@ Two worker processes and Dask are held to their targets where cores are idle. On
 submitter, two workers and the server would need four cores; this machine has two, and a second process brings little.
 
 Not run here: the target against a real vLLM, wall clock (at least 3 × AsyncOpenAI's rate and 1.6 × our own without
-packs). It needs a vLLM, which this machine has not. The rows with llama.cpp are no substitute: its tiny model computes
+packs). It needs vLLM, which this machine lacks. The rows with llama.cpp are not a substitute: its tiny model computes
 on the very cores that the client needs.
 
 ## Tables

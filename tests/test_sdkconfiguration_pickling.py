@@ -134,6 +134,6 @@ def test_client_pickled_with_credentials_raises_type_error(options: dict[str, An
     "options", [{"http_headers": {"Authorization": None}}, {"server_url": "http://a/v1?api-version=1"}]
 )
 def test_client_pickled_with_harmless_header_or_query_is_equal(options: dict[str, Any]) -> None:
-    """A header that is taken off and an ordinary query are no reason to refuse."""
+    """A removed header and an ordinary query do not prevent pickling."""
     s = make(**{"url": options.pop("server_url", "http://a/v1"), **options})
     assert pickle.loads(pickle.dumps(s)).sdk_configuration == s.sdk_configuration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class Completions:
             timeout: seconds, `(connect, read)`, or `None` for no limit, for this call.
             deadline: seconds of wall clock for the whole call, a stream included.
             http_headers: headers that override the client's and the SDK's own; `None` removes one.
-            query: query parameters, added to those of the server URL.
+            query: query parameters, added to those of the server URL; they replace those of the same name.
             server_url: another base URL for this call.
 
         Raises:
@@ -61,7 +62,7 @@ class Completions:
         if not isinstance(request, shared.CreateCompletionRequest):
             raise TypeError(f"request: expected a shared.CreateCompletionRequest, got {type(request).__name__}")
         payload = codec.dumps(request)
-        stream = bool((request.additional_properties or {}).get("stream", request.stream))
+        stream = is_stream(request)
         body = self._send(payload, stream, options)
         result = operations.CreateCompletionResponse(
             status_code=body.response.status_code,
@@ -97,3 +98,11 @@ class Completions:
         result = self.create_completion(streamed, **options)
         assert result.completion_stream is not None
         return result.completion_stream
+
+
+def is_stream(request: shared.CreateCompletionRequest) -> bool:
+    """Return whether a request asks for a stream, by its field or, above that, by its extra fields."""
+    extras = request.additional_properties
+    if extras and isinstance(extras, Mapping) and "stream" in extras:
+        return bool(extras["stream"])
+    return bool(request.stream)

@@ -104,7 +104,8 @@ def probe(s: Gpt, *, model: str | None = None) -> Report:
     """Find out what a server honours. The requests are sent one after the other, without retries.
 
     Args:
-        s: the client; its time limits, headers and hooks apply.
+        s: the client; its time limits, headers and hooks apply, except that `GET /models` has no hooks and a limit of
+            10 seconds.
         model: the model's name; without it, the only one that the server lists.
 
     Raises:

@@ -184,7 +184,7 @@ def _texts_of(prompt: Any) -> list[str]:
 def _fail(invocation: InferenceInvocation, error: BaseException) -> None:
     """End a span with an error: its status, else its class; the message may repeat a prompt, so only with content."""
     kind = type(error).__name__
-    status = error.status_code if isinstance(error, errors.SDKError) else None
+    status = error.status_code if isinstance(error, errors.APIStatusError) else None
     message = str(error) if invocation.should_capture_content else kind if status is None else f"{kind} {status}"
     invocation.fail(Error(message=message, type=kind if status is None else str(status)))
 

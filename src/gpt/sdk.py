@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -25,10 +26,12 @@ from .sdkconfiguration import (
 )
 from .utils.retries import RetryConfig
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):  # at run time too, so that `typing.get_type_hints` works
+    from typing import Self
+elif TYPE_CHECKING:
     from typing_extensions import Self
 
-_OWN_ATTRIBUTES = ("sdk_configuration", "_transport", "completions")
+_SDK_ATTRIBUTES = ("sdk_configuration", "_transport", "completions")
 
 _OTHER_NAMES = {
     "api_key": "security=shared.Security(api_key_auth=...)",
@@ -37,7 +40,7 @@ _OTHER_NAMES = {
     "http_client": "client=, a requests.Session",
     "max_retries": "retry_config=utils.RetryConfig(max_retries=...)",
 }
-"""The names of openai-python's options here."""
+"""What the options of openai-python are called here."""
 
 
 class Gpt:
@@ -69,7 +72,7 @@ class Gpt:
         http_headers: Mapping[str, str | None] | None = None,
         hooks: Iterable[Hook] = (),
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
-        **unknown: NoReturn,  # a type checker refuses every other name, and so do we, but with a hint
+        **unknown: NoReturn,  # type checkers reject any other name; at run time the error has a hint
     ) -> None:
         """Configure a client; nothing is sent yet.
 
@@ -79,7 +82,7 @@ class Gpt:
             server_url: the base URL, such as `http://localhost:8000/v1`. Without it and `server_idx`,
                 `OPENAI_BASE_URL`.
             url_params: values for `{name}` parts of `server_url`.
-            client: your own `requests.Session`; it is used with everything on it and never closed.
+            client: your own `requests.Session`; its headers, auth, adapters and hooks apply; it is never closed.
             retry_config: what is retried and how often; retries are on by default.
             timeout: seconds for connecting and for each read, `(connect, read)`, or `None`; default (5, 600).
             deadline: seconds of wall clock for each call as a whole.
@@ -124,7 +127,7 @@ class Gpt:
 
         Args:
             configuration: settings, such as `dataclasses.replace(s.sdk_configuration, deadline=2)`.
-            throttle: shared by the calls of a bulk run, so that a rate limit on one of them pauses all.
+            throttle: shared by a bulk run's calls to one server, so that a rate limit on one of them pauses all.
         """
         client = object.__new__(cls)
         client._start(configuration, Transport(configuration, throttle))
@@ -183,7 +186,7 @@ class Gpt:
         """Close idle connections, from any thread. A session given as `client` stays open; so do running streams."""
         self._transport.close()
 
-    def __enter__(self) -> Gpt:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -202,16 +205,19 @@ class Gpt:
         """Return another client with the same settings and connections of its own."""
         client = self._copy(self.sdk_configuration, Transport(self.sdk_configuration))
         memo[id(self)] = client
-        own = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
-        vars(client).update(deepcopy(own, memo))
+        vars(client).update(deepcopy(self._added_attributes(), memo))
         return client
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"sdk_configuration": self.sdk_configuration}
+        return {**self._added_attributes(), "sdk_configuration": self.sdk_configuration}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        configuration = state["sdk_configuration"]
-        self._start(configuration, Transport(configuration))
+        vars(self).update(state)
+        self._start(self.sdk_configuration, Transport(self.sdk_configuration))
+
+    def _added_attributes(self) -> dict[str, Any]:
+        """Return the attributes that a subclass or the application set."""
+        return {name: value for name, value in vars(self).items() if name not in _SDK_ATTRIBUTES}
 
 
 def _unknown_option(name: str) -> str:

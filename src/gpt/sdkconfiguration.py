@@ -63,7 +63,8 @@ class Environment:
     @staticmethod
     def ca_bundle() -> str:
         """Return the file of trusted certificates, by the variables that requests reads; empty for the default."""
-        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
+        paths = (os.environ.get(name, "") for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        return next((path for path in paths if path.strip()), "")
 
 
 class _SealedSecurity(Security):

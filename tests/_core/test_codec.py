@@ -147,7 +147,7 @@ def test_decode_model_instances_are_kept() -> None:
 
 @pytest.mark.parametrize("choices", [5, "ab", {"a": 1}, None, b"ab", [5], ["x"], [None], (shared.CompletionUsage(),)])
 def test_decode_choices_of_wrong_type_raises_shape_error(choices: Any) -> None:
-    """A text is no sequence of choices, and another model is no choice."""
+    """A text is not a sequence of choices, and another model is not a choice."""
     with pytest.raises(codec.ShapeError, match="choices"):
         CreateCompletionResponse.from_dict({"choices": choices})
 

@@ -148,7 +148,7 @@ def test_redact_and_check_base_given_any_text_raise_only_value_error(text: str) 
 
 @pytest.mark.parametrize("value", [b"x", {"a": 1}, {1}, object(), [b"x"], [[1]], [None]])
 def test_join_with_an_odd_query_value_raises_type_error(value: object) -> None:
-    """What is no string, number, boolean or sequence of them would be sent as its repr: refused by name."""
+    """Values that are not strings, numbers, booleans or sequences of them are refused by name, not sent as a repr."""
     with pytest.raises(
         TypeError, match=r"^query\['a'\]: expected a string, number, boolean or a sequence of them, got"
     ):

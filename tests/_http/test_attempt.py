@@ -223,7 +223,7 @@ class Held:
         self.waits += 1
         time.sleep(self.hold)
 
-    def rate_limited(self, seconds: float) -> bool:
+    def pause_for_rate_limit(self, seconds: float) -> bool:
         """Note a limit."""
         self.limits.append(seconds)
         return self.take

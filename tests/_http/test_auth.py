@@ -98,7 +98,7 @@ def test_callable_key_is_called_once_per_attempt() -> None:
 
 
 def test_callable_key_returning_empty_sends_no_key() -> None:
-    """An empty key from a callable is no key."""
+    """An empty key from a callable counts as no key."""
     assert sent_with(security=lambda: key("")).header("authorization") is None
 
 

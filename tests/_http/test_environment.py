@@ -132,6 +132,16 @@ def test_ca_bundle_from_the_environment_is_trusted(monkeypatch: pytest.MonkeyPat
             assert text(create(s)) == " ok"
 
 
+def test_ca_bundle_variable_that_is_blank_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blank variable is passed over, as everywhere."""
+    with ScriptedServer(tls=True) as server:
+        server.reply(OK)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", " ")
+        monkeypatch.setenv("CURL_CA_BUNDLE", server.ca_file)
+        with make(server.url) as s:
+            assert text(create(s)) == " ok"
+
+
 def test_certificate_unknown_is_refused_without_a_retry() -> None:
     """Without the CA nothing is sent, nothing is retried, and the message says what is wrong with whom."""
     with ScriptedServer(tls=True) as server, make(server.url, security=shared.Security(api_key_auth="k")) as s:

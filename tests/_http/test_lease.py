@@ -317,7 +317,7 @@ def interim(heads: bytes) -> Any:
 @pytest.mark.parametrize("deadline", [None, 30])
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
 def test_interim_responses_before_the_final_one_are_skipped(status: int, deadline: float | None) -> None:
-    """Interim responses of every kind are no response; each call gets its own final one, on one connection."""
+    """Interim responses of every kind are skipped; each call gets its own final response, on one connection."""
     heads = b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status * 3
     with RawServer(interim(heads)) as server, make(server.url, deadline=deadline) as s:
         assert [text(create(s)) for _ in range(3)] == ["1", "2", "3"]

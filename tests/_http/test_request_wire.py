@@ -272,7 +272,7 @@ def test_request_field_of_wrong_type_can_be_sent_in_additional_properties() -> N
 
 
 def test_request_given_as_a_dict_raises_type_error() -> None:
-    """A dict is no request; the error says what is."""
+    """A dict is rejected as a request; the error says what is expected."""
     with make("http://127.0.0.1:9/v1") as s:
         with pytest.raises(TypeError, match=r"request: expected a shared\.CreateCompletionRequest, got dict"):
             s.completions.create_completion({"model": "m"})  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_response_with_a_deeply_nested_error_raises_sdk_error() -> None:
 
 
 def test_completion_text_given_any_choices_is_the_first_ones_or_empty() -> None:
-    """`.text` is a string whatever came: `""` for null and where there is no choice."""
+    """`.text` is always a string: `""` for null and where there is no choice."""
     texts = {'{"text":"a"},{"text":"b"}': "a", '{"text":null}': "", "{}": "", '{"text":5}': "", "": ""}
     for choices, text in texts.items():
         assert completion.read_completion(response(), f'{{"choices":[{choices}]}}'.encode()).text == text

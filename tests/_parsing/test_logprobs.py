@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt._parsing.logprobs import Alternative, Token, tokens_of
+from gpt._parsing.logprobs import Alternative, Token, perplexity, tokens_of
 from gpt.models import shared
 
 
@@ -58,3 +58,15 @@ def test_tokens_of_anything_never_raises(logprobs: dict[str, Any]) -> None:
     for token in tokens(**logprobs):
         assert isinstance(token.text, str)
         assert token.logprob is None or not math.isnan(token.logprob)
+
+
+@pytest.mark.parametrize("zero", [-math.inf, -9999.0, -3.4e38, -1.7976931348623157e308])
+def test_perplexity_with_a_probability_of_zero_is_infinite(zero: float) -> None:
+    """However a server writes a probability of 0, and however many tokens are certain, the perplexity is infinite."""
+    assert perplexity([zero] + [0.0] * 1000) == math.inf
+
+
+@pytest.mark.parametrize(("logprobs", "expected"), [([0.0], 1), ([-1.0, -3.0], math.e**2), ([-700.0], math.exp(700))])
+def test_perplexity_is_exp_of_the_negative_mean(logprobs: list[float], expected: float) -> None:
+    """Everything else is the inverse of the geometric mean of the probabilities."""
+    assert perplexity(logprobs) == pytest.approx(expected)

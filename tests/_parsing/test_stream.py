@@ -151,7 +151,7 @@ NEWS = b'event: ping\ndata: {"type":"ping"}\n\n: hello\n\nevent: x\n\nid: 7\n\nd
 
 
 def test_stream_events_without_content_are_skipped() -> None:
-    """Pings, comments and events without data are no events; named ones with choices are."""
+    """Pings, comments and events without data are skipped; named events with choices are not."""
     named = b'event: completion\ndata: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n'
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response(b"\xef\xbb\xbf", NEWS, chunk("a"), NEWS, named, NEWS, done=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gpt.models.errors import (
     ResponseValidationError,
     SDKError,
 )
-from tests.support.client import make, request
+from tests.support.client import COMPLETION, make, request
 from tests.support.fixtures import error_samples
 from tests.support.http_server import ScriptedResponse, ScriptedServer, json_response, sse_response
 
@@ -95,9 +96,20 @@ def test_stream_given_one_json_completion_yields_one_event() -> None:
         assert stream.completed
 
 
+@pytest.mark.parametrize("field", [b"data: ", b"event: message\ndata: ", b"id: 1\ndata: ", b"retry: 1\ndata: "])
+@pytest.mark.parametrize("size", range(1, 7))
+def test_stream_without_its_content_type_is_recognised_in_any_pieces(field: bytes, size: int) -> None:
+    """However its first field is cut, a stream under another content type is a stream."""
+    body = field + json.dumps(COMPLETION).encode() + b"\n\ndata: [DONE]\n\n"
+    with ScriptedServer() as server, make(server.url) as s:
+        pieces = [body[:size], body[size:]]
+        server.reply(ScriptedResponse(200, {"content-type": "text/plain"}, framing="chunked", chunks=pieces))
+        assert [chunk.choices[0].text for chunk in s.completions.stream_completion(request())] == [" ok"]
+
+
 @pytest.mark.parametrize("body", [b"database is down", b"identity provider: denied", b"e", b"retry later"])
 def test_stream_given_plain_text_that_begins_like_a_field_raises(body: bytes) -> None:
-    """Plain text is no stream because it begins with the letters of a field."""
+    """Plain text that begins with the letters of a field is not taken for a stream."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(ScriptedResponse(200, {"content-type": "text/plain"}, body))
         with pytest.raises(ResponseValidationError, match="the body is not JSON"):

@@ -123,7 +123,7 @@ def test_stream_error_event_in_any_shape_raises_the_class_of_its_status(
 
 
 def test_stream_chunk_with_a_null_error_does_not_raise() -> None:
-    """`"error": null` beside choices is no error."""
+    """`"error": null` beside choices is not an error."""
     with ScriptedServer() as server, make(server.url) as s:
         server.reply(sse_response({"error": None, **COMPLETION}))
         assert len(list(s.completions.stream_completion(request()))) == 1
@@ -153,7 +153,7 @@ def test_stream_event_that_cannot_be_read_raises_validation_error(event: bytes, 
 
 
 def test_stream_w36_that_ends_unfinished_raises_interrupted_error() -> None:
-    """The end without a finish reason, `[DONE]` or an error is no success."""
+    """A stream that ends without a finish reason, `[DONE]` or an error raises."""
     came, error = fail(ScriptedResponse(200, {"content-type": "text/event-stream"}, wire("w36.sse"), "chunked"))
     assert type(error) is StreamInterruptedError
     assert (

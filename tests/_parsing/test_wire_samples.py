@@ -169,7 +169,7 @@ def test_completion_w10_with_filter_results_of_azure_keeps_them() -> None:
 
 
 def test_completion_w12_with_values_of_a_wrong_type_keeps_them() -> None:
-    """A wrong type in a leaf is no error and no conversion."""
+    """A value of the wrong type in a leaf is kept as it is: neither an error nor a conversion."""
     completion = sample("w12.json")
     assert completion.created == 1698801125.93
     assert (completion.model, completion.usage, completion.choices[0].text) == (None, None, None)
@@ -268,7 +268,7 @@ CAUSES = [
 def test_response_w18_w19_that_is_no_completion_raises_with_the_likely_cause(
     response: ScriptedResponse, problem: str, cause: str
 ) -> None:
-    """A response that is no completion is refused with what is wrong, its first bytes and the likely cause."""
+    """A response that is not a completion raises an error with the problem, its first bytes and the likely cause."""
     error = refuse(response)
     assert type(error) is ResponseValidationError
     assert "responded with 200 (application/json), but " in error.message

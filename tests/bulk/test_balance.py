@@ -1,4 +1,4 @@
-"""Several servers in one run: who gets a request, who rests, and that nothing is lost when one of them dies."""
+"""Several servers in one run: which one gets a request, which is left unused, and that a dead one loses nothing."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def lost(kind: str = "connect") -> errors.APIConnectionError:
     return error
 
 
-def servers(count: int, clock: Clock, *, turns_away: bool = False) -> Servers:
+def servers(count: int, clock: Clock, *, rejects_when_paused: bool = False) -> Servers:
     clients = [gpt.Gpt(server_url=f"http://server{i}/v1") for i in range(count)]
-    each = [ServerState(client, ServerThrottle(3600, clock, turns_away=count > 1)) for client in clients]
-    return Servers(each, clock, turns_away=turns_away)
+    each = [ServerState(client, ServerThrottle(3600, clock, rejects_when_paused=count > 1)) for client in clients]
+    return Servers(each, clock, rejects_when_paused=rejects_when_paused)
 
 
 def test_acquire_of_several_servers_chooses_the_fewest_in_flight() -> None:
@@ -63,37 +63,50 @@ def test_acquire_of_several_servers_chooses_the_fewest_in_flight() -> None:
     assert pool.acquire() is one
 
 
-def test_release_after_a_failure_lets_the_server_rest_for_longer_each_time() -> None:
-    """One that cannot be reached rests 1, 2, 4… seconds; failures of requests sent together count once."""
+def test_release_after_a_failure_leaves_the_server_unused_for_longer_each_time() -> None:
+    """One that cannot be reached is left unused for 1, 2, 4… seconds; failures of requests sent together count once."""
     clock = Clock()
     pool = servers(2, clock)
     bad, good, bad_too = pool.acquire(), pool.acquire(), pool.acquire()
     assert bad_too is bad
     assert pool.release(bad, lost())
     assert pool.release(bad, lost())
-    assert bad.rest == 1
+    assert bad.cooldown == 1
 
     clock.now += 1.1
     assert pool.acquire() is bad  # a single request tries it
     assert pool.acquire() is good
     assert pool.release(bad, lost())
-    assert bad.rest == 2
+    assert bad.cooldown == 2
 
     clock.now += 2.1
     assert pool.acquire() is bad
     assert not pool.release(bad)
-    assert bad.rest == 0
+    assert bad.cooldown == 0
 
 
-def test_release_after_a_read_timeout_lets_nobody_rest() -> None:
+def test_release_unused_leaves_a_server_that_cannot_be_reached_to_the_next_request() -> None:
+    """Where nothing was sent nothing is learnt: the server still counts as down, and the next request tries it."""
+    clock = Clock()
+    pool = servers(2, clock)
+    bad = pool.acquire()
+    assert pool.release(bad, lost())
+    clock.now += 1.1
+    assert pool.acquire() is bad
+    pool.release_unused(bad)
+    assert (bad.cooldown, bad.in_flight) == (1, 0)
+    assert pool.acquire() is bad
+
+
+def test_release_after_a_read_timeout_leaves_no_server_unused() -> None:
     """A server that takes the request and then takes long can be reached."""
     pool = servers(2, Clock())
     server = pool.acquire()
     assert not pool.release(server, lost("read"))
-    assert server.rest == 0
+    assert server.cooldown == 0
 
 
-def test_release_when_all_rest_for_too_long_is_a_failure() -> None:
+def test_release_when_all_are_unreachable_for_too_long_is_a_failure() -> None:
     """After the run's patience requests fail of servers that cannot be reached, and nobody waits for them."""
     clock = Clock()
     pool = servers(2, clock)
@@ -106,11 +119,11 @@ def test_release_when_all_rest_for_too_long_is_a_failure() -> None:
     pool.acquire()
 
 
-def test_acquire_of_a_single_server_never_rests() -> None:
+def test_acquire_of_a_single_server_always_returns_it() -> None:
     """With one server failures are the requests' own."""
     pool = servers(1, Clock())
     assert not pool.release(pool.acquire(), lost())
-    assert pool.acquire().rest == 0
+    assert pool.acquire().cooldown == 0
 
 
 def test_acquire_leaves_out_a_server_that_limits_the_rate() -> None:
@@ -131,7 +144,7 @@ def test_acquire_leaves_out_a_server_that_limits_the_rate() -> None:
 
 def test_acquire_while_all_limit_the_rate_waits_or_turns_away() -> None:
     """In the caller's process a request waits for the first server to open; in another it goes back at once."""
-    pool = servers(2, Clock(), turns_away=True)
+    pool = servers(2, Clock(), rejects_when_paused=True)
     for _ in range(2):
         pool.acquire().throttle.pause(5)
     with pytest.raises(CancelledError):
@@ -160,7 +173,7 @@ def test_acquire_never_chooses_a_limiting_server_when_out_of_patience() -> None:
     limited = pool.acquire()
     limited.throttle.pause(60)
     pool.release(limited)
-    limited.rest = limited.rests_until = clock.now + 60
+    limited.cooldown = limited.cooldown_until = clock.now + 60
     assert pool.acquire() is not limited
 
 
@@ -206,7 +219,7 @@ def test_run_with_a_dead_server_loses_nothing(first: ScriptedServer) -> None:
 def test_run_with_a_limited_server_goes_on_with_the_others(
     first: ScriptedServer, second: ScriptedServer, batch_size: int
 ) -> None:
-    """A 429 that asks one server's callers to wait for ten minutes holds back nobody who asks another."""
+    """A 429 that pauses one server for ten minutes does not delay requests to another."""
     second.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="600"))
     s = [make(first.url), make(second.url)]
     outcomes = list(bulk.run(s, numbered(100), max_workers=4, batch_size=batch_size))
@@ -230,7 +243,7 @@ def test_run_with_all_servers_limited_waits(first: ScriptedServer, second: Scrip
 
 
 def test_run_uses_a_server_that_comes_back(first: ScriptedServer, second: ScriptedServer) -> None:
-    """A server that cut its connections for a while gets requests again after its rest."""
+    """A server that cut its connections for a while gets requests again after a while."""
     cut = json_response(COMPLETION, cut=True)
     state = {"troubles": 4}
     back = threading.Event()

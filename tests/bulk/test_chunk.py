@@ -59,7 +59,7 @@ def test_chunk_goes_out_in_packs_over_threads(server: ScriptedServer) -> None:
 
 
 def test_chunk_stops_at_a_rate_limit_and_says_so(server: ScriptedServer) -> None:
-    """The rest of a chunk comes back unsent, at once, with the seconds for which the whole run shall wait."""
+    """The rest of a chunk is returned unsent, at once, with the seconds for which the whole run is to pause."""
     server.respond_with(lambda _: json_response({"error": {}}, 429, retry_after="30"))
     result = send_chunk("limited", server.url, 50, max_workers=2)
     assert 29 < result.pause <= 30

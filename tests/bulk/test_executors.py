@@ -96,14 +96,14 @@ def test_remote_workers_short_chunks_grow(chunksize: int | None, seconds: float,
     s = make("http://127.0.0.1:9")
     settings = RunSettings(max_workers=2, batch_size=2, options={})
     workers = RemoteWorkers([(gpt.Gpt, s.sdk_configuration)], settings, Courier(), chunksize)
-    for _ in range(workers.places):
+    for _ in range(workers.slots):
         workers.submit([request()])
     sizes, windows = [], []
     for _ in expected:
-        sizes.append(workers.size)
-        windows.append(workers.window // workers.places)
+        sizes.append(workers.group_size)
+        windows.append(workers.window // workers.slots)
         done: Future[bytes] = Future()
-        done.set_result(pickle.dumps(ChunkResult(replies=[Reply()] * workers.size, seconds=seconds)))
+        done.set_result(pickle.dumps(ChunkResult(replies=[Reply()] * workers.group_size, seconds=seconds)))
         workers.result(done)
     assert sizes == windows == expected
 
@@ -116,7 +116,7 @@ def test_remote_workers_chunks_grow_to_a_limit() -> None:
         done: Future[bytes] = Future()
         done.set_result(pickle.dumps(ChunkResult(replies=[Reply()] * 1000)))
         workers.result(done)
-    assert workers.window // workers.places == 64
+    assert workers.window // workers.slots == 64
 
 
 def test_run_over_processes_with_a_callable_key_calls_the_function_there(
@@ -185,7 +185,7 @@ class PunctualCourier(Courier):
 
 
 def test_run_over_executor_during_a_rate_limit_submits_nothing(server: ScriptedServer) -> None:
-    """After a 429 that names its wait nothing is sent to the workers until it is over; then it is asked again."""
+    """After a 429 with a wait, nothing is sent to the workers until it is over; then the request is sent again."""
     told: list[float] = []
 
     def busy(received: Received) -> ScriptedResponse:

@@ -266,7 +266,7 @@ def test_run_jsonl_bare_line_and_equal_custom_id_are_two_lines(
 def test_run_jsonl_edited_bare_lines_are_refused(
     s: gpt.Gpt, server: ScriptedServer, tmp_path: Path, edited: list[str]
 ) -> None:
-    """Bare lines that are not what they were are never taken for answered: the run ends and names the line."""
+    """Bare lines that have changed are never taken for finished: the run ends and names the line."""
     path, out = tmp_path / "in", tmp_path / "out"
     run_jsonl(s, write_lines(path, [{"model": "m", "prompt": text} for text in "ab"]), out)
     before = out.read_bytes()
@@ -287,7 +287,7 @@ def test_run_jsonl_lines_with_custom_ids_may_move(s: gpt.Gpt, server: ScriptedSe
 
 
 def test_run_jsonl_appended_and_spaced_bare_lines_go_on(s: gpt.Gpt, server: ScriptedServer, tmp_path: Path) -> None:
-    """White space around bare lines, Windows' line ends for one, is no edit, and lines may be appended."""
+    """White space around bare lines, such as Windows line endings, is not an edit, and lines may be appended."""
     path, out = tmp_path / "in", tmp_path / "out"
     path.write_bytes(b'{"model":"m","prompt":"a"}\n{"model":"m","prompt":"b"}')
     run_jsonl(s, path, out)

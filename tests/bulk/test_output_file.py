@@ -74,7 +74,7 @@ def test_run_killed_again_and_again_loses_nothing(server: ScriptedServer, tmp_pa
 
 
 def test_output_file_torn_anywhere_is_repaired(server: ScriptedServer, tmp_path: Path) -> None:
-    """Wherever an output breaks off, the whole lines before count, and the torn one is asked again."""
+    """Wherever an output breaks off, the complete lines before count, and the incomplete one is sent again."""
     s, out = make(server.url), tmp_path / "out"
     run_jsonl(s, write_batch(tmp_path / "in", 3), out)
     whole = out.read_bytes()

@@ -107,7 +107,7 @@ def test_pack_of_64_with_one_bad_prompt_costs_at_most_12_more_requests(server: S
 
 
 def test_server_refusing_lists_is_sent_single_prompts(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that refuses every list is asked one by one from then on, which is logged once; nothing is lost."""
+    """A server that refuses every list gets prompts one by one from then on, which is logged once; nothing is lost."""
 
     def refuse_lists(received: Received) -> ScriptedResponse:
         if isinstance(received.json()["prompt"], list):

@@ -174,7 +174,7 @@ def test_run_closed_early_stops_pulling_without_waiting(server: ScriptedServer) 
 
 
 def test_run_interrupted_yields_outcomes_in_flight_then_raises(server: ScriptedServer) -> None:
-    """After Ctrl-C nothing more is asked, what is in flight comes out, and then KeyboardInterrupt."""
+    """After Ctrl-C nothing more is sent; what is in flight is yielded, and then KeyboardInterrupt is raised."""
     arrived, go_on = threading.Barrier(3), threading.Event()
 
     def interrupt_and_respond(received: Received) -> ScriptedResponse:
@@ -229,7 +229,7 @@ def hold_all(server: ScriptedServer, workers: int) -> list[str]:
 
 
 def test_run_during_a_rate_limit_holds_back_all_workers(server: ScriptedServer) -> None:
-    """While one 429's wait runs, no worker asks for anything; then the request is asked again and nothing is lost."""
+    """During a 429's wait no worker sends anything; then the request is sent again and nothing is lost."""
     early = hold_all(server, workers=4)
 
     outcomes = list(bulk.run(make(server.url), numbered(40), max_workers=4))
@@ -265,7 +265,7 @@ def test_run_held_back_by_a_rate_limit_uses_up_no_deadline(server: ScriptedServe
 
 
 def test_run_with_repeated_rate_limits_sends_again_after_each(server: ScriptedServer) -> None:
-    """A request is asked again after each wait, more often than a single call would retry."""
+    """A request is sent again after each wait, more often than a single call would retry."""
     responses = iter([json_response({"error": {}}, 429, retry_after_ms="100")] * 4)
     server.respond_with(lambda _: next(responses, OK))
 

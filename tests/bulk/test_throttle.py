@@ -42,7 +42,7 @@ def test_throttle_held_several_times_is_closed_for_the_longest() -> None:
 
 
 def test_throttle_held_for_next_to_nothing_is_closed_for_a_tenth_of_a_second() -> None:
-    """A wait of next to nothing is a tenth of a second, or a server could be asked thousands of times."""
+    """A tiny wait is raised to a tenth of a second, or a server could get thousands of requests."""
     throttle = ServerThrottle(3600, Clock())
     throttle.pause(0.001)
     assert throttle.remaining() == pytest.approx(0.1)
@@ -72,9 +72,9 @@ def test_throttle_stopped_turns_away_all_who_wait() -> None:
 def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
     """A wait longer than the run's patience holds nobody back, and the run does not take the call over."""
     throttle = ServerThrottle(7, Clock())
-    assert not throttle.rate_limited(8)
+    assert not throttle.pause_for_rate_limit(8)
     assert throttle.remaining() == 0
-    assert throttle.rate_limited(7)
+    assert throttle.pause_for_rate_limit(7)
     assert throttle.remaining() == 7
 
 

@@ -129,7 +129,7 @@ def test_batch_rate_limited_names_the_wait(server: ScriptedServer, tmp_path: Pat
 def test_batch_ctrl_c_writes_what_is_in_flight(
     server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """At Ctrl-C requests in flight are awaited and written, the code is 130, and the next run goes on."""
+    """At Ctrl-C the requests in flight are awaited and written, hardly any is still sent, and the next run goes on."""
     held, numbers = threading.Event(), itertools.count(1)
 
     def hold_later_ones(received: Received) -> ScriptedResponse:
@@ -151,7 +151,7 @@ def test_batch_ctrl_c_writes_what_is_in_flight(
         said = process.stderr.read()
     assert process.returncode == 130
     asked = len(server.requests)
-    assert 12 <= asked < 100
+    assert 12 <= asked <= 18  # 10 were answered, 4 in flight, and a thread may begin another at that moment
     assert f"{asked} answered, 0 failed\n" in said
     assert said.endswith("stopped; run it again to go on\n")
     assert sum(ids(tmp_path / "out").values()) == asked
@@ -364,7 +364,7 @@ def test_batch_text_sends_each_line_as_a_prompt(server: ScriptedServer, tmp_path
 
 
 def test_batch_text_line_that_is_no_utf8_fails_alone(server: ScriptedServer, tmp_path: Path) -> None:
-    """A line that is no text is a failed line that says so."""
+    """A line that is not text becomes a failed line that says so."""
     server.respond_with(echo_prompt)
     result = batch(write_lines(tmp_path / "in", [b"\xff", b"x"]), tmp_path / "out", "--text", "-m", "m")
     assert result.exit_code == 1

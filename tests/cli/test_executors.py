@@ -9,8 +9,8 @@ import signal
 from gpt.cli._executors import open_executor
 
 
-def test_open_executor_workers_ignore_ctrl_c_from_the_start() -> None:
-    """Ctrl-C does not kill a worker that is still importing: it ignores the signal before its first instruction."""
+def test_open_executor_workers_survive_ctrl_c_from_the_start() -> None:
+    """Ctrl-C does not kill a worker that is still importing: the signal is blocked until its handler is there."""
     with open_executor(2, None) as executor:
         workers = multiprocessing.active_children()
         for worker in workers:

@@ -101,7 +101,7 @@ def test_score_by_a_server_that_is_down_names_no_exception(server: ScoringServer
 def test_score_bad_line_is_named_by_number_and_starts_no_table(
     server: ScoringServer, tmp_path: Path, line: str
 ) -> None:
-    """A line of a .jsonl file that is no text is named by its number, and no table begins."""
+    """A line of a .jsonl file that is not a text is named by its number, and no table begins."""
     (tmp_path / "texts.jsonl").write_text(f"{line}\n")
 
     result = run("score", str(tmp_path / "texts.jsonl"), "-m", "m")

@@ -44,7 +44,7 @@ def test_view_of_streamed_chunks_shows_one_response() -> None:
 
 @pytest.mark.parametrize("text", ["", "nothing", "[]", '{"choices": 5}', '{"a": 1}\n{"b": 2}'])
 def test_view_of_anything_but_a_response_is_a_usage_error(text: str) -> None:
-    """What is no response is a usage error that says what was expected."""
+    """A file that is not a response is a usage error that says what was expected."""
     result = run("view", "-", stdin=text)
     assert result.exit_code == 2
     assert "expected the JSON of a completion" in result.stderr

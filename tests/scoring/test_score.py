@@ -310,7 +310,7 @@ def test_score_llama_cpp_by_echo_is_refused(local_server: local.Server, texts: l
 
 @pytest.mark.parametrize("text", ["\n", " "])
 def test_score_generated_token_that_repeats_the_text_is_refused(server: ScoringServer, s: gpt.Gpt, text: str) -> None:
-    """A response that begins with the text is no echo when its first token has a log-probability."""
+    """A response that begins with the text is not an echo if its first token has a log-probability."""
     server.reply(reply_with(choice([f"{text}The"], [-2.234])), reply_with(choice([text], [-2.234])))
 
     for _ in range(2):
@@ -415,7 +415,7 @@ def test_score_ambiguous_boundary_is_refused(server: ScoringServer, s: gpt.Gpt) 
 
 @pytest.mark.parametrize("value", [1.0, 1.7e308, "Infinity"])
 def test_score_impossible_logprob_is_refused(server: ScoringServer, s: gpt.Gpt, value: object) -> None:
-    """A number above 0 is no log-probability, and never becomes part of a score."""
+    """A number above 0 is not a log-probability, and never becomes part of a score."""
     body = '{"choices":[{"text":"ab","logprobs":{"tokens":["a","b"],"token_logprobs":[null,VALUE]}}]}'
     server.reply(json_response(body.replace("VALUE", str(value)).encode()))
 

@@ -34,7 +34,7 @@ def test_scores_file_half_a_surrogate_pair_is_written_and_read_again(tmp_path: P
 
 @given(st.lists(NUMBERS, min_size=1, max_size=3), st.text(max_size=3), st.text(max_size=3))
 def test_to_json_line_is_one_line_of_strict_json(numbers: list[float], context: str, token: str) -> None:
-    """Whatever a score has, its line is JSON that says null for what is no number there, and nothing is lost."""
+    """The line of any score is valid JSON, with null for NaN and infinities, and nothing is lost."""
     top = tuple({token: number} for number in numbers)
     score = Score("x", ("x",) * len(numbers), tuple(numbers), tuple(range(len(numbers))), top)
 
@@ -47,11 +47,12 @@ def test_to_json_line_is_one_line_of_strict_json(numbers: list[float], context: 
     assert (value["context"], *value["top_logprobs"][0]) == (context, token)
 
 
-def test_scores_file_line_cut_short_is_taken_off(tmp_path: Path) -> None:
-    """What a crash left of a line is removed, and that text is scored again."""
+@pytest.mark.parametrize("rest", [to_json_line(2, "", ODD)[:40], b"\0" * 40], ids=["cut", "NULs"])
+def test_scores_file_line_cut_short_is_taken_off(tmp_path: Path, rest: bytes) -> None:
+    """What a crash or a power cut left of a line is removed, and that text is scored again."""
     path = tmp_path / "s.jsonl"
     whole = to_json_line(1, "", PLAIN)
-    path.write_bytes(whole + to_json_line(2, "", ODD)[:40])
+    path.write_bytes(whole + rest)
 
     with ScoresFile(path) as scores:
         assert (scores.count, scores.has(2, "ab", "")) == (1, False)
@@ -60,7 +61,7 @@ def test_scores_file_line_cut_short_is_taken_off(tmp_path: Path) -> None:
 
 
 def test_scores_file_of_another_text_is_refused(tmp_path: Path) -> None:
-    """A line whose text was changed since is no finished one, nor to be written twice."""
+    """A line whose text has changed since does not count as finished, and is not written twice."""
     with ScoresFile(tmp_path / "s.jsonl") as scores:
         scores.append(1, "", PLAIN)
         for text, context in (("abc", ""), ("ab", "c")):

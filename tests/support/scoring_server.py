@@ -1,4 +1,4 @@
-"""A scripted server that says which one it is: its reply to `GET /models` is no part of the script."""
+"""A scripted server that says which one it is: its reply to `GET /models` is not part of the script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ScoringServer(ScriptedServer):
 
     @property
     def posts(self) -> list[Received]:
-        """The requests for completions, and for whatever else is no request for `/models`."""
+        """All requests except those for `/models`."""
         return [request for request in self.requests if request.method == "POST"]
 
     def respond_with(self, response: Callable[[Received], ScriptedResponse]) -> None:

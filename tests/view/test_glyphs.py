@@ -6,5 +6,5 @@ from gpt.view.glyphs import glyphs
 
 
 def test_glyphs_of_joiners_are_text() -> None:
-    """What joins emoji and shapes Indic letters is no control to be marked."""
+    """Characters that join emoji or shape Indic letters are not marked as control characters."""
     assert [glyph.kind for glyph in glyphs("👩‍💻क्‍ष")] == ["text"]

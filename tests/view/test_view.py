@@ -40,7 +40,7 @@ def test_view_zero_probability_is_shown_as_zero(zero: float) -> None:
 
 @pytest.mark.parametrize("unknown", [None, float("nan"), "None", True, 10**400])
 def test_view_logprob_that_is_no_number_is_unknown(unknown: Any) -> None:
-    """A log-probability that is no number is unknown, not likely and not unlikely."""
+    """A log-probability that is not a number is shown as unknown, neither likely nor unlikely."""
     (token,) = tokens_of(lists(["a"], [unknown]))
 
     assert level(token.logprob) == UNKNOWN

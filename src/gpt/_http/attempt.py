@@ -93,7 +93,7 @@ class Sender:
             request.method, request.body = "GET", None
             for name in ("Content-Length", "Content-Type"):
                 request.headers.pop(name, None)
-            with self.session.send(request, **self.settings(call, request)) as response:
+            with self.session.send(request, **self.send_arguments(call, request)) as response:
                 body = read_body(ResponseBody(response, limit, call.deadline))
                 return body if response.status_code == 200 else None
         except _GET_FAILURES:
@@ -144,7 +144,7 @@ class Sender:
             failure = classify(error, phase="send")
         raise connection_error(failure, template.host, call.deadline)
 
-    def settings(self, call: Call, request: requests.PreparedRequest) -> dict[str, Any]:
+    def send_arguments(self, call: Call, request: requests.PreparedRequest) -> dict[str, Any]:
         """Return the keyword arguments of `Session.send` for a request."""
         settings: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": call.timeout}
         connect, read = call.timeout
@@ -185,7 +185,7 @@ class _NetworkSend:
         if self._sender.configuration.hooks:
             set_content_length(request)
         try:
-            return self._sender.session.send(request, **self._sender.settings(call, request))  # type: ignore[no-any-return]
+            return self._sender.session.send(request, **self._sender.send_arguments(call, request))  # type: ignore[no-any-return]
         except TRANSPORT_EXCEPTIONS as error:
             # A response hook of the caller's session called raise_for_status: the response is all we need.
             if isinstance(error, requests.HTTPError) and error.response is not None:

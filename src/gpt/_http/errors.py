@@ -52,7 +52,7 @@ def connection_error(
     Args:
         failure: what went wrong.
         host: host and port of the server.
-        deadline: the call's deadline; if it has expired, it is reported as the reason, whatever else went wrong.
+        deadline: the call's deadline; if it has expired, it is reported as the reason instead of the failure.
         response: the response whose body could not be read; `None` before its headers.
     """
     if deadline is not None and deadline.expired:
@@ -117,12 +117,12 @@ def status_error(
     Args:
         response: the response, its body read or closed.
         body: what was read of the body.
-        secrets: the keys that were sent, masked in the message should the server repeat them.
+        secrets: the keys that were sent, masked in the message and the body should the server repeat them.
         now: seconds since 1970.
     """
-    text = body.decode("utf-8", "replace")
+    text = mask(body.decode("utf-8", "replace"), secrets)  # before it is cut: a cut would leave a part of a key
     status = response.status_code
-    details = read_error(mask(text, secrets))  # before it is cut: a cut would leave a part of a key
+    details = read_error(text)
     server_message = details.message or ("no explanation" if not text.strip() else "an error without a message")
     message = f"{status} {_phrase(status, response)} from {host_of(response)}: {server_message}"
     message += _details_suffix(details, response, secrets)
@@ -134,12 +134,13 @@ def status_error(
 def in_band_error(response: requests.Response, data: object, body: str) -> APIStatusError:
     """Return the error for one inside a successful response; a status in the error itself takes precedence."""
     secrets = sent_credentials(response)
-    details = read_error(mask(body, secrets))
+    text = mask(body, secrets)
+    details = read_error(text)
     status = status_in(data)
     server_message = details.message or "an error without a message"
     message = f"{host_of(response)} responded with {response.status_code} and an error inside: {server_message}"
     message = mask(message + _details_suffix(details, response, secrets), secrets)
-    return status_error_class(status)(message, status or response.status_code, body, response)
+    return status_error_class(status)(message, status or response.status_code, text, response)
 
 
 def invalid_response(
@@ -154,9 +155,8 @@ def invalid_response(
         message += f" (request id {_short(request_id, secrets)})"
     if cause:
         message += f". Likely cause: {cause}"
-    return ResponseValidationError(
-        mask(message, secrets), response.status_code, body.decode("utf-8", "replace"), response
-    )
+    text = mask(body.decode("utf-8", "replace"), secrets)
+    return ResponseValidationError(mask(message, secrets), response.status_code, text, response)
 
 
 def _beginning(body: bytes, secrets: Iterable[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The retry loop: attempts until one succeeds, or until there is nothing left to try.
+"""The retry loop: attempts until one succeeds or no retry is left.
 
 A call resolves its options, then makes attempts, with waits between them. The module `attempt` makes one attempt.
 """
@@ -54,7 +54,7 @@ class CallOptions(TypedDict, total=False):
     """Headers that override the client's and the SDK's own; `None` removes one."""
 
     query: Mapping[str, url.QueryValue] | None
-    """Query parameters, added to those of the server URL."""
+    """Query parameters, added to those of the server URL; they replace those of the same name."""
 
     server_url: str | None
     """Another base URL for this call."""
@@ -64,7 +64,7 @@ _KNOWN_OPTIONS = frozenset(CallOptions.__annotations__)
 
 
 class Throttle(Protocol):
-    """State shared by the calls of a bulk run, so that a rate limit on one of them pauses all."""
+    """State shared by a bulk run's calls to one server, so that a rate limit on one of them pauses all."""
 
     def wait(self) -> None:
         """Block until an attempt may be sent; called before each one. The call's time limits do not run meanwhile.
@@ -72,7 +72,7 @@ class Throttle(Protocol):
         An exception, such as `CancelledError` for a run that was stopped, ends the call and passes unchanged.
         """
 
-    def rate_limited(self, seconds: float) -> bool:
+    def pause_for_rate_limit(self, seconds: float) -> bool:
         """Record a retryable 429 in which the server asks for a wait of this many seconds, more than 0.
 
         Return whether the call ends at once with its `RateLimitError`, so that the run can send the request again.
@@ -81,7 +81,7 @@ class Throttle(Protocol):
 
 
 class Transport:
-    """Send requests as a configuration says. Shared by threads without a lock."""
+    """Makes the calls of one client. Shared by threads without a lock."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Transport:
 
         Args:
             configuration: the client's settings.
-            throttle: what the calls of a bulk run share.
+            throttle: shared by a bulk run's calls to this server; without it, calls never wait for each other.
             session: the SDK's own session of another client, to share its connections.
 
         Raises:
@@ -126,15 +126,15 @@ class Transport:
             errors.SDKError: the last attempt's failure.
         """
         call = self._call(path, body, stream, options)
-        spent = _Spent()
+        elapsed = _Elapsed()
         retries_taken = 0
         while True:
-            self._wait_for_throttle(call, spent)
+            self._wait_for_throttle(call, elapsed)
             attempt = self._attempt(call, retries_taken)
             if attempt.response is not None:
                 limit = self._configuration.max_response_bytes
                 return ResponseBody(attempt.response, limit, call.deadline, retries_taken)
-            delay = self._delay(call, attempt, retries_taken, spent)
+            delay = self._delay(call, attempt, retries_taken, elapsed)
             if delay is None:
                 break
             logger.info(
@@ -185,13 +185,13 @@ class Transport:
             template = template.with_headers(headers)
         return Call(template, body, retries, timeout, None if seconds is None else Deadline(seconds))
 
-    def _wait_for_throttle(self, call: Call, spent: _Spent) -> None:
+    def _wait_for_throttle(self, call: Call, elapsed: _Elapsed) -> None:
         if self._throttle is None:
             return
         started = time.monotonic()
         self._throttle.wait()
         waited = time.monotonic() - started
-        spent.exclude(waited)
+        elapsed.exclude(waited)
         if call.deadline is not None:
             call.deadline.extend(waited)
 
@@ -210,25 +210,28 @@ class Transport:
         _log(call, retries_taken, started, outcome, response)
         return attempt
 
-    def _delay(self, call: Call, attempt: Attempt, retries_taken: int, spent: _Spent) -> float | None:
-        """Return the seconds to wait before the next attempt; `None` if there is none."""
+    def _delay(self, call: Call, attempt: Attempt, retries_taken: int, elapsed: _Elapsed) -> float | None:
+        """Return the seconds to wait before the next attempt; `None` if there is none.
+
+        A retryable 429 with a requested wait is reported to the throttle, which may end the call.
+        """
         error = attempt.error
         assert error is not None
         if not attempt.retryable:
             return None
         throttle, wait = self._throttle, error.retry_after
-        if throttle and wait and isinstance(error, errors.RateLimitError) and throttle.rate_limited(wait):
+        if throttle and wait and isinstance(error, errors.RateLimitError) and throttle.pause_for_rate_limit(wait):
             return None
         if retries_taken >= call.retries.limit:
             return None
         strategy = call.retries.backoff
         delay = retry_delay(retries_taken, error.headers, strategy, now=time.time(), jitter=random.random())
-        if delay is None or spent.seconds() + delay > strategy.max_elapsed_time / 1000:
+        if delay is None or elapsed.seconds() + delay > strategy.max_elapsed_time / 1000:
             return None
         return delay if call.deadline is None or delay < call.deadline.remaining() else None
 
 
-class _Spent:
+class _Elapsed:
     """The time that a call has taken so far, without its waits for the run's throttle."""
 
     __slots__ = ("_started",)

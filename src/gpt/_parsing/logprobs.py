@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from ..models.shared.createcompletionresponse import (
     CreateCompletionResponseChoices,
     CreateCompletionResponseChoicesLogprobs,
 )
+
+_LOWEST = -700.0
+"""Below it, a probability is 0 as far as a float can tell."""
 
 _OPENAI_BYTES = re.compile(r"bytes:((?:\\x[0-9a-fA-F]{2})+)")
 
@@ -126,3 +129,12 @@ def _chat_bytes(value: Any) -> bytes | None:
 def _openai_bytes(text: str) -> bytes | None:
     match = _OPENAI_BYTES.fullmatch(text)
     return bytes.fromhex(match[1].replace("\\x", "")) if match else None
+
+
+def perplexity(logprobs: Sequence[float]) -> float:
+    """Return `exp` of the negative mean of log-probabilities, of which there must be one.
+
+    Infinite with a probability of 0, which servers write as -inf, -9999 (vLLM) or -3.4e38 (llama.cpp).
+    """
+    mean = math.inf if min(logprobs) < _LOWEST else -math.fsum(logprobs) / len(logprobs)
+    return math.exp(mean) if mean <= -_LOWEST else math.inf

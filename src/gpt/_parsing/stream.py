@@ -1,4 +1,4 @@
-"""From the bytes of a stream to completions: bytes → events → completions, its errors and its end."""
+"""Streams: from bytes to events to completions, with the errors and the end of a stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DONE = b"[DONE]"
 _MAX_DONE_LENGTH = 64
 _BOM = b"\xef\xbb\xbf"
 _SSE_START = re.compile(rb"(data|event|id|retry|error)?:")
-_SSE_START_PREFIX = re.compile(rb"[adeinorty]{0,5}")
+_SSE_START_PREFIX = re.compile(rb"[adeinortvy]{0,5}")
 _NOT_SSE = (b"{", b"[", b"<")
 
 _Completions = Generator[tuple[bytes, CreateCompletionResponse], None, bool]
@@ -40,19 +40,19 @@ def open_stream(body: ResponseBody) -> EventStream[CreateCompletionResponse]:
     """Return the stream of a response to a request with `stream=True`, whatever the server sent.
 
     Raises:
-        errors.SDKError: the response is not a stream but an error, a page, or unreadable.
+        errors.SDKError: the response is neither a stream nor a completion, but an error, a page, or unreadable.
     """
     try:
         completions = _open(body)
     except errors.SDKError as error:
         body.close()
-        error.partial = _accumulate([])
+        error.partial = _accumulate_events([])
         raise
-    return EventStream(body.response, completions, accumulate=_accumulate, abort=body.close)
+    return EventStream(body.response, completions, accumulate=_accumulate_events, abort=body.close)
 
 
 def _open(body: ResponseBody) -> _Completions:
-    """Tell a stream from another response by its label, and by its first bytes where the label is missing or wrong."""
+    """Read the body as a stream or as a single completion: by its content type, else by its first bytes."""
     received = iter_bytes(body)
     if "text/event-stream" in body.content_type.lower():
         return _interruptible(body, _from_labelled(body, received))  # reads nothing yet: the first event may be late
@@ -82,7 +82,7 @@ def _peek(received: Iterator[bytes]) -> bytes:
 
 
 def _from_whole(body: ResponseBody, received: Iterable[bytes]) -> _Completions:
-    """Read a completion that came whole instead of as a stream."""
+    """Read a single completion that was sent in place of a stream."""
     content = cache_content(body.response, b"".join(received))
     return _single(content, read_completion(body.response, content))
 
@@ -93,14 +93,14 @@ def _single(content: bytes, completion: CreateCompletionResponse) -> _Completion
 
 
 def _from_labelled(body: ResponseBody, received: Iterator[bytes]) -> _Completions:
-    """Read a response that is labelled as a stream, but may be JSON or a page all the same."""
+    """Read a response whose content type says that it is a stream, although it may be JSON or HTML."""
     first = next(received, b"")
     read = _from_whole if first.lstrip().startswith(_NOT_SSE) else _from_events
     return (yield from read(body, chain((first,), received)))
 
 
 def _interruptible(body: ResponseBody, completions: _Completions) -> _Completions:
-    """Yield completions; a `TransportFailure` becomes the error of an interrupted stream, or of one that was late."""
+    """Yield completions; raise a `TransportFailure` as a `StreamInterruptedError` or an `APITimeoutError`."""
     error: errors.SDKError
     try:
         return (yield from completions)
@@ -189,5 +189,5 @@ def _note_finished(completion: CreateCompletionResponse, finished: dict[int, boo
         finished[index] = bool(choice.finish_reason) or finished.get(index, False)
 
 
-def _accumulate(received: Iterable[bytes]) -> CreateCompletionResponse:
+def _accumulate_events(received: Iterable[bytes]) -> CreateCompletionResponse:
     return accumulate(codec.decode(CreateCompletionResponse, codec.loads(data)) for data in received)

@@ -14,10 +14,10 @@ from .throttle import ServerThrottle
 
 logger = logging.getLogger("gpt.bulk")
 
-_FIRST_REST = 1.0
-_LONGEST_REST = 30.0
-_PATIENCE = 60.0
-"""How many seconds a run waits while no server can be reached, before requests fail."""
+_MIN_COOLDOWN = 1.0
+_MAX_COOLDOWN = 30.0
+_UNREACHABLE_SECONDS = 60.0
+"""For how many seconds no server must have been reached before requests fail instead of waiting."""
 
 
 class ServerState:
@@ -30,32 +30,36 @@ class ServerState:
         self.accepts_lists: bool | None = None
         """Whether it takes several prompts in one request; `None` until that is known."""
 
-        self.rest = 0.0
+        self.cooldown = 0.0
         """How many seconds it is left unused after its last failure; 0 if it can be reached."""
 
-        self.rests_until = 0.0
+        self.cooldown_until = 0.0
         self.probed = False
-        """Whether a trial request is in flight to see whether it can be reached again."""
+        """Whether a single request was sent since its last failure to see whether it can be reached again."""
 
 
 class Servers:
-    """Chooses a server for each request: of those neither resting nor rate limited, the one with fewest in flight.
+    """Chooses a server for each request: of those neither cooling down nor rate limited, the one with fewest in flight.
 
-    A single server is always chosen and never rests, so its failures become those of the requests.
+    A single server is always chosen, so its failures become those of the requests.
     """
 
     def __init__(
-        self, servers: Sequence[ServerState], clock: Callable[[], float] = time.monotonic, *, turns_away: bool = False
+        self,
+        servers: Sequence[ServerState],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        rejects_when_paused: bool = False,
     ) -> None:
         """Start with servers that can all be reached.
 
         Args:
-            servers: the servers of the run; with several, their throttles reject calls, which then go to another.
+            servers: the servers of the run; with several, a paused throttle rejects calls, which go to another.
             clock: returns the time in seconds.
-            turns_away: whether to raise instead of waiting while all servers are rate limited.
+            rejects_when_paused: whether to raise instead of waiting while all servers are rate limited.
         """
         self._servers = servers
-        self._turns_away = turns_away
+        self._rejects_when_paused = rejects_when_paused
         self._only = servers[0] if len(servers) == 1 else None
         self._clock = clock
         self._changed = threading.Condition()
@@ -81,10 +85,10 @@ class Servers:
         return min(server.throttle.remaining() for server in self._servers)
 
     def acquire(self) -> ServerState:
-        """Choose a server; wait while none is available, but for unreachable ones no longer than `_PATIENCE`.
+        """Choose a server; wait while none is available, for unreachable ones at most `_UNREACHABLE_SECONDS`.
 
         Raises:
-            CancelledError: the run was stopped, or all servers are rate limited and `turns_away` is set.
+            CancelledError: the run was stopped, or all servers are rate limited and `rejects_when_paused` is set.
         """
         if self._only is not None:
             return self._only
@@ -97,7 +101,7 @@ class Servers:
     def release(self, server: ServerState, error: Exception | None = None) -> bool:
         """Release a server after a request; return whether the request should go to another server now.
 
-        After a failure to reach it the server rests, longer each time, until a single request has reached it.
+        After a failure to reach it the server is left unused, longer each time, until a single request has reached it.
         """
         if self._only is not None:
             return False
@@ -105,13 +109,23 @@ class Servers:
             server.in_flight -= 1
             unreachable = is_unreachable(error)
             if unreachable:
-                self._let_rest(server)
+                self._cool_down(server)
             elif error is None or isinstance(error, errors.SDKError):
-                server.rest = server.rests_until = 0.0
+                server.cooldown = server.cooldown_until = 0.0
                 self._unreachable_since = None
             self._changed.notify_all()
             turned_away = isinstance(error, CancelledError) and not self._stopped
-            return turned_away or (unreachable and not self._out_of_patience())
+            return turned_away or (unreachable and not self._unreachable_for_long())
+
+    def release_unused(self, server: ServerState) -> None:
+        """Release a server to which nothing was sent, which shows nothing about it."""
+        if self._only is not None:
+            return
+        with self._changed:
+            server.in_flight -= 1
+            if server.cooldown:
+                server.cooldown_until = self._clock()
+            self._changed.notify_all()
 
     @property
     def stopped(self) -> bool:
@@ -135,46 +149,46 @@ class Servers:
         if self._stopped:
             raise CancelledError("the run was stopped")
         now = self._clock()
-        open_to_all = [server for server in self._servers if not server.throttle.remaining()]
-        if not open_to_all and self._turns_away:
+        unpaused = [server for server in self._servers if not server.throttle.remaining()]
+        if not unpaused and self._rejects_when_paused:
             raise CancelledError("the run is paused")
-        awake = [server for server in open_to_all if server.rests_until <= now]
-        if not awake and self._out_of_patience():
-            awake = open_to_all
-        if not awake:
+        available = [server for server in unpaused if server.cooldown_until <= now]
+        if not available and self._unreachable_for_long():
+            available = unpaused
+        if not available:
             return None
-        server = min(awake, key=lambda server: server.in_flight)
-        if server.rest:  # its rest is over: one request tries it, while the others still wait or use another server
-            server.rests_until = now + server.rest
+        server = min(available, key=lambda server: server.in_flight)
+        if server.cooldown:  # that is over: one request tries it, while the others still wait or use another server
+            server.cooldown_until = now + server.cooldown
             server.probed = True
         return server
 
-    def _let_rest(self, server: ServerState) -> None:
+    def _cool_down(self, server: ServerState) -> None:
         now = self._clock()
-        if server.rests_until > now and not server.probed:  # requests that fail together count once
+        if server.cooldown_until > now and not server.probed:  # requests that fail together count once
             return
         server.probed = False
-        if not server.rest:
-            logger.warning("%s cannot be reached; it rests", server.throttle.name)
-        server.rest = min(max(2 * server.rest, _FIRST_REST), _LONGEST_REST)
-        server.rests_until = now + server.rest
-        if self._unreachable_since is None and all(each.rest for each in self._servers):
+        if not server.cooldown:
+            logger.warning("%s cannot be reached; it is left unused for a while", server.throttle.name)
+        server.cooldown = min(max(2 * server.cooldown, _MIN_COOLDOWN), _MAX_COOLDOWN)
+        server.cooldown_until = now + server.cooldown
+        if self._unreachable_since is None and all(each.cooldown for each in self._servers):
             self._unreachable_since = now
 
-    def _out_of_patience(self) -> bool:
+    def _unreachable_for_long(self) -> bool:
         since = self._unreachable_since
-        return since is not None and self._clock() - since >= _PATIENCE
+        return since is not None and self._clock() - since >= _UNREACHABLE_SECONDS
 
     def _seconds_to_next(self) -> float:
         now = self._clock()
-        seconds = min(max(server.rests_until - now, server.throttle.remaining()) for server in self._servers)
-        if self._unreachable_since is not None and not self._out_of_patience():
-            seconds = min(seconds, self._unreachable_since + _PATIENCE - now)
+        seconds = min(max(server.cooldown_until - now, server.throttle.remaining()) for server in self._servers)
+        if self._unreachable_since is not None and not self._unreachable_for_long():
+            seconds = min(seconds, self._unreachable_since + _UNREACHABLE_SECONDS - now)
         return max(0.001, seconds)
 
 
 def is_unreachable(error: Exception | None) -> bool:
-    """Return whether an error is unrelated to the request: there was no connection, or it was lost."""
+    """Return whether an error shows that the server cannot be reached: there was no connection, or it was lost."""
     if isinstance(error, errors.APITimeoutError):
         return error.phase == "connect"
     return isinstance(error, errors.APIConnectionError)

@@ -5,6 +5,7 @@ A process keeps the clients and threads of a run until the run has sent nothing 
 
 from __future__ import annotations
 
+import math
 import pickle
 import signal
 import sys
@@ -25,14 +26,14 @@ from .worker import PackSender, Reply, RunSettings
 
 _IDLE_SECONDS = 10.0
 _INTERRUPTED_SECONDS = 5.0
-"""How long after Ctrl-C a process returns chunks unsent that a pool had already handed to it."""
+"""How long a process that was interrupted returns chunks unsent that a pool had already handed to it."""
 
 _INTERRUPTED_PAUSE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a process needs to work for a run. Pickled once, which raises if it holds a key."""
+    """What a process needs to work for a run. Pickled once per run; pickling raises if a client holds a key."""
 
     run_id: str
     clients: Sequence[tuple[type[Gpt], SDKConfiguration]]
@@ -55,17 +56,17 @@ class ChunkResult:
 
 
 def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
-    """Send the requests of a chunk, by this process's threads; all arguments and the result are pickled."""
+    """Send the requests of a chunk with this process's threads; `job`, `chunk` and the returned result are pickled."""
     requests: list[CreateCompletionRequest] = pickle.loads(chunk)
-    if _workers.was_interrupted(run_id):
-        return pickle.dumps(ChunkResult(replies=[None] * len(requests), pause=_INTERRUPTED_PAUSE))
     try:
         worker = _workers.acquire(run_id, job)
     except Exception as problem:
         return pickle.dumps(ChunkResult(replies=[None] * len(requests), problem=_picklable(problem)))
     started = time.monotonic()
     try:
-        with _stopped_by_sigint(worker):
+        if _workers.was_interrupted(run_id):  # looked at now that an interrupt would stop this worker
+            return pickle.dumps(ChunkResult(replies=[None] * len(requests), pause=_INTERRUPTED_PAUSE))
+        with _stopped_by_sigint():
             replies = worker.send(requests)
     finally:
         _workers.release(worker)
@@ -73,8 +74,8 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     return _pickled(ChunkResult(replies=replies, pause=worker.sender.pause_remaining(), seconds=seconds))
 
 
-class _Worker:
-    """What one process has for one run."""
+class _ProcessState:
+    """The clients and threads that one process keeps for one run."""
 
     def __init__(self, job: Job) -> None:
         self.run_id = job.run_id
@@ -111,43 +112,50 @@ class _Worker:
         self.sender.close()
 
 
-class _Workers:
+class _ProcessStates:
     """This process's workers, one for each run that is using it."""
 
     def __init__(self) -> None:
-        self._by_run: dict[str, _Worker] = {}
+        self._by_run: dict[str, _ProcessState] = {}
         self._lock = threading.Lock()
         self._reaper: threading.Thread | None = None
-        self._interrupted = ("", 0.0)
+        self._interrupted: list[str] = []
+        """The runs that were interrupted; empty for all."""
+        self._interrupted_at = -math.inf
 
-    def interrupt(self, worker: _Worker) -> None:
-        """Stop a worker, and start no other for its run for a while; called by a signal handler."""
-        self._interrupted = (worker.run_id, time.monotonic())
-        worker.sender.stop()
+    def interrupt(self) -> None:
+        """Stop all workers, and start no others for their runs for a while; called by a signal handler."""
+        workers = list(self._by_run.values())  # without the lock, whose holder the signal may have interrupted
+        self._interrupted = [worker.run_id for worker in workers]
+        self._interrupted_at = time.monotonic()
+        for worker in workers:
+            worker.sender.stop()
 
     def was_interrupted(self, run_id: str) -> bool:
-        """Return whether the run's worker here was just interrupted."""
-        interrupted, moment = self._interrupted
-        return run_id == interrupted and time.monotonic() - moment < _INTERRUPTED_SECONDS
+        """Return whether the run was just interrupted here."""
+        is_recent = time.monotonic() - self._interrupted_at < _INTERRUPTED_SECONDS
+        return is_recent and (not self._interrupted or run_id in self._interrupted)
 
-    def acquire(self, run_id: str, job: bytes) -> _Worker:
+    def acquire(self, run_id: str, job: bytes) -> _ProcessState:
         """Return the worker of a run, made for its first chunk; close those of other runs that are not in use."""
         with self._lock:
             worker = self._by_run.get(run_id)
             if worker is None or worker.sender.stopped:
                 self._close_idle(time.monotonic())
-                worker = self._by_run[run_id] = _Worker(pickle.loads(job))
+                worker = self._by_run[run_id] = _ProcessState(pickle.loads(job))
             worker.users += 1
             if self._reaper is None:
                 self._reaper = threading.Thread(target=self._reap, name="gpt-bulk-reaper", daemon=True)
                 self._reaper.start()
             return worker
 
-    def release(self, worker: _Worker) -> None:
+    def release(self, worker: _ProcessState) -> None:
         """End the use of a worker, so that it can be closed when it has no other users."""
         with self._lock:
             worker.users -= 1
             worker.idle_since = time.monotonic()
+            if worker.sender.stopped:  # interrupted, and the requests in flight may have taken minutes
+                self._interrupted_at = worker.idle_since
             if worker.users == 0 and self._by_run.get(worker.run_id) is not worker:
                 worker.close()
 
@@ -168,11 +176,16 @@ class _Workers:
                     return
 
 
-_workers = _Workers()
+_workers = _ProcessStates()
+
+
+def stop_sending(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT in a worker process: requests in flight finish, the rest of their chunks is returned unsent."""
+    _workers.interrupt()
 
 
 @contextmanager
-def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
+def _stopped_by_sigint() -> Iterator[None]:
     """On Ctrl-C, which a terminal sends to worker processes too, let requests in flight finish and send no more."""
     if not _may_handle_signals():
         yield
@@ -180,7 +193,7 @@ def _stopped_by_sigint(worker: _Worker) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _workers.interrupt(worker)
+        _workers.interrupt()
 
     signal.signal(signal.SIGINT, stop)
     try:

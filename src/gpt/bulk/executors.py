@@ -24,8 +24,8 @@ from .worker import PackSender, RunSettings
 _CHUNK_ROUNDS = 4
 """How many packs of a chunk each thread of a worker process has to send, so that few of them idle at its end."""
 
-_CHUNK_SECONDS = 1.0
-"""Chunks that take less than a quarter of this grow: submitting a task costs Dask milliseconds."""
+_FAST_CHUNK_SECONDS = 0.25
+"""Chunks that take less than this grow: submitting a task costs Dask milliseconds."""
 
 _MAX_GROWTH = 16
 """How many times its first size a chunk may grow to. A process that is killed loses its chunks."""
@@ -37,7 +37,7 @@ _INTERPRETERS: Any = getattr(futures, "InterpreterPoolExecutor", ())
 class Workers(Protocol):
     """What a run submits to."""
 
-    places: int
+    slots: int
     """How many submissions keep all workers busy."""
 
     def pause_remaining(self) -> float:
@@ -50,11 +50,11 @@ class Workers(Protocol):
         raise NotImplementedError
 
     @property
-    def size(self) -> int:
+    def group_size(self) -> int:
         """How many requests are submitted together at most."""
         raise NotImplementedError
 
-    def key(self, request: CreateCompletionRequest) -> bytes | None:
+    def group_key(self, request: CreateCompletionRequest) -> bytes | None:
         """Return the key shared by requests that are submitted together; `None` for one that is submitted alone."""
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
@@ -90,7 +90,7 @@ class Unpicklable(Exception):
 
 
 class LocalWorkers:
-    """Threads, which get a pack each."""
+    """Threads of this process; each task is a pack."""
 
     def __init__(
         self, clients: Sequence[tuple[type[Gpt], SDKConfiguration]], settings: RunSettings, executor: Executor | None
@@ -98,7 +98,7 @@ class LocalWorkers:
         self._sender = PackSender(clients, settings)
         self._own = Threads(settings.max_workers) if executor is None else None
         self._executor = self._own or executor
-        self.places = settings.max_workers
+        self.slots = settings.max_workers
         self._batch_size = settings.batch_size
 
     def pause_remaining(self) -> float:
@@ -108,15 +108,15 @@ class LocalWorkers:
     @property
     def window(self) -> int:
         """Return twice what the threads can have in flight."""
-        return 2 * self.places * self._batch_size
+        return 2 * self.slots * self._batch_size
 
     @property
-    def size(self) -> int:
+    def group_size(self) -> int:
         """The maximum number of prompts in a pack; 1 if it is known that no server accepts lists."""
         return self._batch_size if self._sender.accepts_lists else 1
 
-    def key(self, request: CreateCompletionRequest) -> bytes | None:
-        """Return what a pack has in common."""
+    def group_key(self, request: CreateCompletionRequest) -> bytes | None:
+        """Return the key of the request's pack."""
         return pack_key(request)
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
@@ -133,7 +133,7 @@ class LocalWorkers:
         self._sender.stop()
 
     def close(self, wait: bool) -> None:
-        """End our own threads, and the connections of all."""
+        """End our own threads; close the connections, also those that threads of the caller's used."""
         self._sender.stop()
         if self._own is not None:
             self._own.shutdown(wait=wait)
@@ -141,7 +141,7 @@ class LocalWorkers:
 
 
 class RemoteWorkers:
-    """Processes or machines, which get a chunk each."""
+    """An executor of the caller's, with other processes or machines; each task is a chunk."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class RemoteWorkers:
         self._first_chunksize = chunksize or settings.max_workers * settings.batch_size
         self._max_chunksize = chunksize or _MAX_GROWTH * self._chunksize
         self._submitted = 0
-        self.places = 2 * _count_workers(executor)
+        self.slots = 2 * _count_workers(executor)
 
     def pause_remaining(self) -> float:
         """Return how long all servers are rate limited, according to the chunks received so far."""
@@ -173,16 +173,16 @@ class RemoteWorkers:
 
     @property
     def window(self) -> int:
-        """Return enough to keep all processes busy: for each, one chunk in progress and one waiting."""
-        return self.places * self._chunksize
+        """Return two chunks for each process: one in progress and one waiting."""
+        return self.slots * self._chunksize
 
     @property
-    def size(self) -> int:
+    def group_size(self) -> int:
         """How many requests a chunk has; the first ones are smaller, so that a short run reaches all workers."""
-        return self._chunksize if self._submitted >= self.places else self._first_chunksize
+        return self._chunksize if self._submitted >= self.slots else self._first_chunksize
 
-    def key(self, request: CreateCompletionRequest) -> bytes | None:
-        """Let all requests go into one chunk."""
+    def group_key(self, request: CreateCompletionRequest) -> bytes | None:
+        """Return the same key for all requests: a chunk may hold requests of any kind."""
         return b""
 
     def submit(self, requests: Sequence[CreateCompletionRequest]) -> Future[Any]:
@@ -197,11 +197,11 @@ class RemoteWorkers:
         return self._executor.submit(run_chunk, self._run_id, self._job, chunk)
 
     def result(self, future: Future[Any]) -> ChunkResult:
-        """Return a chunk's replies; take over its wait."""
+        """Return a chunk's replies; pause the run if the chunk ended in a pause, else let fast chunks grow."""
         result: ChunkResult = pickle.loads(future.result())
         if result.pause:
             self._throttle.pause(result.pause)
-        elif result.seconds < _CHUNK_SECONDS / 4 and len(result.replies) >= self._chunksize:
+        elif result.seconds < _FAST_CHUNK_SECONDS and len(result.replies) >= self._chunksize:
             self._chunksize = min(2 * self._chunksize, self._max_chunksize)
         return result
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from .._core.deadline import parse_seconds, parse_timeout
 from .._core.headers import check_headers, is_credential
 from .._core.unset import UNSET
+from ..completions import is_stream
 from ..models import errors
 from ..models.shared import CreateCompletionRequest
 from ..sdk import Gpt
@@ -45,8 +46,8 @@ def run(
 
     Requests are pulled only as fast as outcomes are taken, so any number of them fits into memory. A failure of one
     request, or of its worker, is the outcome of that request and never ends the run. A 429 with a requested wait pauses
-    the whole run, and the request is sent again (for as long as `max_elapsed_time` in the client's `RetryConfig`
-    allows).
+    all requests to that server, and the request is sent again (for as long as `max_elapsed_time` in the client's
+    `RetryConfig` allows).
 
     If `requests` raises, no more are pulled, the outcomes in flight are still returned, and then the exception is
     raised. Ctrl-C does the same, except that requests that have not been started are dropped; a second Ctrl-C, or
@@ -54,20 +55,20 @@ def run(
 
     Args:
         s: the client, or a list of clients, one per server. Each request then goes to the server with the fewest in
-            flight. One that cannot be reached is left unused for a while, and its requests go to the others. For
-            workers in other processes, clients are pickled without keys, which come from the workers'
-            `OPENAI_API_KEY` or from a function passed as `security`.
+            flight. One that cannot be reached is left unused for a while, and its requests go to the others. The first
+            client's `RetryConfig` limits the waits for rate limits. For workers in other processes, clients are pickled
+            without keys, which come from the workers' `OPENAI_API_KEY` or from a function passed as `security`.
         requests: any iterable, a generator of millions too; with `stream=True` the outcome is a `ValueError`.
         executor: any `concurrent.futures.Executor`, which the caller closes; any but a `ThreadPoolExecutor` is assumed
             to use other processes. Without it, threads that end with the run.
         max_workers: how many HTTP requests are in flight at a time, in each process.
         batch_size: how many prompts an HTTP request carries at most, up to 1,024: requests that differ only in their
             single prompt, a text or token ids, are sent together. Outcomes are those of single requests, except that
-            `usage` is `None` where the server tells only the sum.
+            `usage` is `None` where the server reports only the sum.
         chunksize: how many requests are sent to another process together; by default four times what its threads can
             have in flight, and up to sixteen times that while chunks take less than a quarter of a second.
         window: the maximum number of requests that are pulled and not yet returned as outcomes; by default twice what
-            all workers can have in flight.
+            all threads can have in flight, or two chunks for each process.
         max_failures: after this many consecutive failures caused by the server and not by the request (no connection,
             401, 403, 404, 429, 5xx), pull no more, return what is in flight, and raise the last one. By default never.
         **call_options: options of `create_completion` for each request.
@@ -110,7 +111,7 @@ class Task(Generic[Tag]):
 
     tag: Tag
     request: CreateCompletionRequest
-    started: float = 0.0
+    pulled_at: float = 0.0
 
 
 class Run(Generic[Tag]):
@@ -147,7 +148,7 @@ class Run(Generic[Tag]):
         )
         self._source = iter(source)
         self._workers = _start_workers(clients, settings, executor, chunksize)
-        self._packer: Packer[Task[Tag]] = Packer(lambda task: self._workers.key(task.request))
+        self._packer: Packer[Task[Tag]] = Packer(lambda task: self._workers.group_key(task.request))
         self._window = window
         self._max_failures = max_failures
         self._failures = 0
@@ -155,7 +156,7 @@ class Run(Generic[Tag]):
         """How many requests were pulled and not yet handed out."""
         self._in_flight: dict[Future[Any], list[Task[Tag]]] = {}
         self._done: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
-        self._again: deque[list[Task[Tag]]] = deque()
+        self._requeued: deque[list[Task[Tag]]] = deque()
         self._ready: deque[tuple[Task[Tag], Reply]] = deque()
         self._linger = Linger(self._submit_stale)
         self._exhausted = False
@@ -194,29 +195,29 @@ class Run(Generic[Tag]):
 
     @property
     def _finished(self) -> bool:
-        return self._exhausted and not (self._in_flight or self._packer or self._again or self._ready)
+        return self._exhausted and not (self._in_flight or self._packer or self._requeued or self._ready)
 
     def _step(self) -> None:
         """Submit requests; if no reply is ready, wait until a submission ends."""
         if self._interrupted and not self._stopped:
             self._stop(KeyboardInterrupt())
-        self._feed()
+        self._fill_window()
         if self._ready:
             return
         if self._done.empty():
-            self._submit_open()
+            self._submit_partial()
         if not self._finished and (future := self._next_done()) is not None and future in self._in_flight:
-            self._judge(future)
+            self._handle_done(future)
 
-    def _feed(self) -> None:
+    def _fill_window(self) -> None:
         """Submit until the window is full, a submission has ended, or all servers are rate limited."""
         while self._done.empty() and not self._is_paused:
-            if self._again:
-                self._submit(self._again.popleft())
+            if self._requeued:
+                self._submit(self._requeued.popleft())
             elif self._exhausted or self._room <= 0:
                 return
             else:
-                self._pull(min(self._room, self._workers.size))
+                self._pull(min(self._room, self._workers.group_size))
 
     @property
     def _room(self) -> int:
@@ -246,28 +247,28 @@ class Run(Generic[Tag]):
                 return
 
     def _accept(self, task: Task[Tag]) -> bool:
-        """Add a request to its pack; return whether that led to a submission."""
+        """Add a request to its pack or chunk; return whether that led to a submission."""
         self._count += 1
-        if _is_stream(task.request):
+        if isinstance(task.request, CreateCompletionRequest) and is_stream(task.request):
             error = ValueError("stream: a run has whole responses only; leave stream=True out")
             self._ready.append((task, Reply(error=error)))
-        elif (pack := self._packer.add(task, self._workers.size)) is not None:
+        elif (pack := self._packer.add(task, self._workers.group_size)) is not None:
             self._submit(pack)
             return True
         elif self._packer:
             self._linger.start()
         return False
 
-    def _submit_open(self) -> None:
-        """Submit packs that are not full: all at the end of the source, else as many as there are idle workers."""
-        while self._packer and (self._exhausted or len(self._in_flight) < self._workers.places) and not self._is_paused:
+    def _submit_partial(self) -> None:
+        """Submit groups that are not full: all at the end of the source, else one for each idle worker."""
+        while self._packer and (self._exhausted or len(self._in_flight) < self._workers.slots) and not self._is_paused:
             self._submit(self._packer.take())
 
     def _submit_stale(self) -> None:
-        """Submit packs that have been waiting for the source, while it is being read; runs in a thread of its own."""
+        """Submit packs that have waited too long for a slow source; called by the thread of `Linger`."""
         try:
-            while self._packer and self._linger.is_stale(self._packer.oldest().started) and not self._exhausted:
-                if self._is_paused or len(self._in_flight) >= self._workers.places:
+            while self._packer and self._linger.is_stale(self._packer.oldest().pulled_at) and not self._exhausted:
+                if self._is_paused or len(self._in_flight) >= self._workers.slots:
                     return
                 self._submit(self._packer.take())
         except Exception as error:
@@ -292,21 +293,21 @@ class Run(Generic[Tag]):
             retry(tasks[len(tasks) // 2 :])
 
     def _next_done(self) -> Future[Any] | None:
-        """Wait for a submission to end, or for the throttle to open if requests are waiting for it."""
+        """Wait for a submission to end, or for a pause to end if requests wait for that; `None` if none has ended."""
         if self._stopped:  # an interrupt may have come just when something was taken from the queue
             return next(iter(wait(self._in_flight, return_when=FIRST_COMPLETED).done), None)
-        waiting = self._again or self._packer or (not self._exhausted and self._room > 0)
+        waiting = self._requeued or self._packer or (not self._exhausted and self._room > 0)
         seconds = self._workers.pause_remaining() if waiting else 0.0
         try:
             return self._done.get(timeout=seconds if seconds or not self._in_flight else None)
         except queue.Empty:
             return None
 
-    def _judge(self, future: Future[Any]) -> None:
+    def _handle_done(self, future: Future[Any]) -> None:
         """Queue the replies of a submission for the caller, or its requests to be sent again."""
         problem = CancelledError() if future.cancelled() else future.exception()
         if problem is not None:
-            self._judge_failure(self._in_flight.pop(future), problem)
+            self._handle_failure(self._in_flight.pop(future), problem)
             return
         result = self._workers.result(future)
         tasks = self._in_flight.pop(future)
@@ -323,20 +324,20 @@ class Run(Generic[Tag]):
                 else:
                     self._count_failure(reply.error)
         if again and not self._stopped:
-            self._again.append(again)
+            self._requeued.append(again)
 
-    def _judge_failure(self, tasks: list[Task[Tag]], problem: BaseException) -> None:
+    def _handle_failure(self, tasks: list[Task[Tag]], problem: BaseException) -> None:
         """Divide a submission that the executor could not run, until the failing request is found."""
         if self._stopped:  # Ctrl-C reaches worker processes too, and cuts them off
             return
         if not isinstance(problem, Exception) or isinstance(problem, BrokenExecutor | CancelledError):
             raise problem
-        self._divide(tasks, problem, self._again.append)
+        self._divide(tasks, problem, self._requeued.append)
 
     def _may_send_again(self, task: Task[Tag], seconds: float) -> bool:
         if self._stopped:
             return False
-        return self._may_retry and time.monotonic() - task.started + seconds <= self._max_wait
+        return self._may_retry and time.monotonic() - task.pulled_at + seconds <= self._max_wait
 
     def _count_failure(self, error: Exception) -> None:
         works = server_works(error)
@@ -354,7 +355,7 @@ class Run(Generic[Tag]):
             raise problem
         self._problem = problem
         self._stopped = self._exhausted = True
-        self._again.clear()
+        self._requeued.clear()
         self._packer.clear()
         self._workers.stop()
         for future in list(self._in_flight):
@@ -387,15 +388,6 @@ def _with_note(error: errors.SDKError, note: str) -> errors.SDKError:
     return error
 
 
-def _is_stream(request: Any) -> bool:
-    if not isinstance(request, CreateCompletionRequest):
-        return False
-    extras = request.additional_properties
-    if extras and isinstance(extras, Mapping) and "stream" in extras:
-        return bool(extras["stream"])
-    return bool(request.stream)
-
-
 def _check_clients(s: object) -> Sequence[Gpt]:
     clients: list[Any] = list(s) if isinstance(s, list | tuple) else [s]
     for client in clients:
@@ -416,7 +408,7 @@ def _check_count(name: str, value: object, *, optional: bool) -> None:
 
 
 def _check_options(options: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
-    """Refuse options that would make every request fail, and credentials that would be pickled."""
+    """Return the options that were passed; refuse invalid ones, and credentials that would be pickled."""
     for name in options:
         if name not in _CALL_OPTIONS:
             raise TypeError(

@@ -15,7 +15,7 @@ _WORTH_LOGGING = 1.0
 
 
 class ServerThrottle:
-    """A collaborator of the retry loop: attempts wait here, outside their call's time limits.
+    """Pauses attempts to one server; the transport waits here before each attempt, outside the call's time limits.
 
     A 429 with a requested wait closes it for all calls to that server. The call ends, and the run sends the request
     again later.
@@ -26,27 +26,27 @@ class ServerThrottle:
         max_wait: float,
         clock: Callable[[], float] = time.monotonic,
         *,
-        turns_away: bool = False,
+        rejects_when_paused: bool = False,
         name: str = "the server",
     ) -> None:
         """Make an open throttle.
 
         Args:
-            max_wait: waits longer than this many seconds are left to the call.
+            max_wait: after a request for a longer wait, in seconds, nothing is paused and the call decides by itself.
             clock: returns the time in seconds.
-            turns_away: whether a call that would have to wait is rejected instead, so that its sender can react.
+            rejects_when_paused: whether a call that would have to wait is rejected, so that its sender can react.
             name: the name of the server, for the log.
         """
         self._max_wait = max_wait
-        self._turns_away = turns_away
+        self._rejects_when_paused = rejects_when_paused
         self._clock = clock
         self.name = name
         self._paused_until = 0.0  # never paused
         self._stopped = False
         self._changed = threading.Condition()
 
-    def rate_limited(self, seconds: float) -> bool:
-        """Pause all calls for a 429's wait and return `True`; `False` for a longer wait than this throttle honours."""
+    def pause_for_rate_limit(self, seconds: float) -> bool:
+        """Pause all calls for the wait that a 429 requests; do nothing and return `False` if it is above `max_wait`."""
         if seconds > self._max_wait:
             return False
         self.pause(seconds)
@@ -73,7 +73,7 @@ class ServerThrottle:
         """
         if not self._stopped and not self.remaining():
             return
-        if self._turns_away:
+        if self._rejects_when_paused:
             raise CancelledError("the run is paused")
         with self._changed:
             while not self._stopped and (seconds := self.remaining()):

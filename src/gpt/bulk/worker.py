@@ -1,4 +1,4 @@
-"""Sending of packs of requests, with a reply to each request, whatever happens."""
+"""What runs in a worker: send packs of requests; return a `Reply` to each request, also for an error."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .balance import Servers, ServerState, is_unreachable
 from .pack import completions_per_prompt, merge, split_body, split_response, usage_tokens
 from .throttle import ServerThrottle
 
-_REFUSED = (400, 413, 422)
+_SPLIT_STATUSES = (400, 413, 422)
 """The statuses that servers return for a pack if one of its prompts is bad, or if it is too large."""
 
-_MAYBE_REFUSED = (500, 501)
-"""The statuses with which some servers refuse any list of prompts, and others report a failure."""
+_MAYBE_SPLIT_STATUSES = (500, 501)
+"""The statuses that some servers return for any list of prompts, and others for a failure of their own."""
 
-_NOT_ALLOWED = (401, 403, 404, 429)
+_FAILS_ANY_REQUEST = (401, 403, 404, 429)
 
 
 @dataclass(kw_only=True, slots=True)
 class Reply:
-    """The result of one request. Not frozen: one is made for each prompt, and that would take three times as long."""
+    """The result of one request. Not frozen: one is made per prompt, and a frozen one takes three times as long."""
 
     response: CreateCompletionResponse | None = None
     body: bytes = b""
@@ -42,7 +42,7 @@ class Reply:
     status_code: int | None = None
     request_id: str | None = None
     pause: float | None = None
-    """Seconds that the server asked for all calls to wait, if the request should then be sent again."""
+    """If the request should be sent again: how many seconds the server asked to wait before that."""
 
     @property
     def server_failure(self) -> bool:
@@ -51,9 +51,11 @@ class Reply:
 
 
 def server_works(error: Exception | None) -> bool | None:
-    """Return whether a request's success (`None`) or error shows that its server works.
+    """Return what the result of a request shows about its server: `True` if it works, `False` if any other request
+    would fail too, `None` if the result shows nothing.
 
-    `False` if any other request would fail too, `None` if the error says nothing about the server.
+    Args:
+        error: the request's error; `None` if it succeeded.
     """
     if error is None:
         return True
@@ -62,7 +64,7 @@ def server_works(error: Exception | None) -> bool | None:
     if not isinstance(error, errors.APIStatusError):
         return None
     status = error.status_code or 0
-    return not (status in _NOT_ALLOWED or status >= 500)
+    return not (status in _FAILS_ANY_REQUEST or status >= 500)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +81,7 @@ class RunSettings:
     """Whether replies have JSON instead of models."""
 
     max_wait: float = 3600.0
-    """The longest wait requested by a server, in seconds, that is honoured."""
+    """The longest `Retry-After` that pauses a server, in seconds; `MAX_SERVER_WAIT` is the limit of a single call."""
 
     options: Mapping[str, Any]
     """What is passed on to `create_completion`."""
@@ -100,9 +102,9 @@ class PackSender:
         servers = []
         for cls, each in clients:
             name = url.redact(each.server_url)
-            throttle = ServerThrottle(settings.max_wait, turns_away=remote or len(clients) > 1, name=name)
+            throttle = ServerThrottle(settings.max_wait, rejects_when_paused=remote or len(clients) > 1, name=name)
             servers.append(ServerState(cls.from_configuration(each, throttle=throttle), throttle))
-        self._servers = Servers(servers, turns_away=remote)
+        self._servers = Servers(servers, rejects_when_paused=remote)
 
     @property
     def accepts_lists(self) -> bool:
@@ -111,7 +113,7 @@ class PackSender:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing more is sent."""
+        """Whether `stop` was called."""
         return self._servers.stopped
 
     def pause_remaining(self) -> float:
@@ -132,7 +134,7 @@ class PackSender:
 
 
 class _Sending:
-    """One pack that is being sent, perhaps in parts."""
+    """One pack that is being sent, divided into parts where a server refuses it."""
 
     def __init__(self, servers: Servers, settings: RunSettings, requests: Sequence[CreateCompletionRequest]) -> None:
         self._servers = servers
@@ -154,13 +156,14 @@ class _Sending:
         return self._replies
 
     def _send(self, part: range) -> None:
-        """Send a part, to whichever server is free."""
+        """Send a part to the server that `Servers` chooses, and handle its response or error."""
         server = self._servers.acquire()
+        if len(part) > 1 and server.accepts_lists is False:
+            self._servers.release_unused(server)
+            self._send_one_by_one(part)
+            return
         result, error = None, None
         try:
-            if len(part) > 1 and server.accepts_lists is False:
-                self._send_one_by_one(part)
-                return
             request = merge([self._requests[i] for i in part])
             result = server.client.completions.create_completion(request, **self._settings.options)
         except Exception as failure:
@@ -249,12 +252,12 @@ class _Sending:
     def _is_worth_splitting(self, error: Exception) -> bool:
         """Return whether a part of a pack may succeed although the whole has failed."""
         if isinstance(error, errors.APIStatusError):
-            return error.status_code in _REFUSED or error.status_code in _MAYBE_REFUSED
+            return error.status_code in _SPLIT_STATUSES or error.status_code in _MAYBE_SPLIT_STATUSES
         return isinstance(error, errors.ResponseValidationError) or not isinstance(error, errors.SDKError)
 
     def _give_up_after(self, part: range, error: Exception) -> None:
         """Stop sending to a server that always fails: after two single requests fail, the rest of the pack fails."""
-        if not _is_server_failing(error):
+        if not _may_fail_every_prompt(error):
             self._failed_alone = None
         elif self._failed_alone is None:
             self._failed_alone = error
@@ -279,7 +282,7 @@ class _Sending:
         return all(reply is not None and reply.error is None for reply in self._replies[first : first + 2])
 
 
-def _is_server_failing(error: Exception) -> bool:
+def _may_fail_every_prompt(error: Exception) -> bool:
     status = error.status_code if isinstance(error, errors.APIStatusError) else None
     unreadable = isinstance(error, errors.ResponseValidationError)
-    return status in _MAYBE_REFUSED or (unreadable and not isinstance(error, errors.ResponseTooLargeError))
+    return status in _MAYBE_SPLIT_STATUSES or (unreadable and not isinstance(error, errors.ResponseTooLargeError))

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..bulk.chunk import stop_sending
+
 Processes = Annotated[
     int | None,
     typer.Option(
@@ -61,7 +63,7 @@ def _open_pool(processes: int) -> Iterator[Executor]:
     """Yield worker processes; a second Ctrl-C, or any other exception, does not wait for what they are doing.
 
     They are spawned, since a fork would copy the locks of the progress bar's threads. Ctrl-C in a terminal goes to all
-    its processes; the workers ignore it, and this process lets requests in flight finish.
+    its processes; the workers let requests in flight finish and return the others unsent, which this process waits for.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
@@ -111,11 +113,13 @@ def _drain(queue: Any) -> None:
 
 
 def _start_worker() -> None:
-    """Prepare a worker: ignore Ctrl-C, and exit when the parent process is killed.
+    """Prepare a worker: survive Ctrl-C, and exit when the parent process is killed.
 
     Otherwise a `ProcessPoolExecutor`'s worker waits for ever for work from a dead parent.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, stop_sending)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

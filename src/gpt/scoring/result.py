@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .._parsing.logprobs import perplexity
 from ..models.shared.createcompletionresponse import (
     CreateCompletionResponseChoices,
     CreateCompletionResponseChoicesLogprobs,
@@ -40,7 +41,8 @@ class Score:
     """The mean over the tokens that have one; NaN when none has."""
 
     perplexity: float = field(init=False)
-    """`exp(-logprob_mean)`: 1 for a text that was certain; infinite with a token of probability 0."""
+    """`exp(-logprob_mean)`: 1 for a text that was certain; infinite with a token of probability 0, which servers write
+    as -inf, -9999 or -3.4e38."""
 
     def __post_init__(self) -> None:
         known = [value for value in self.logprobs if value is not None]
@@ -48,7 +50,7 @@ class Score:
         mean = total / len(known) if known else math.nan
         object.__setattr__(self, "logprob_sum", total)
         object.__setattr__(self, "logprob_mean", mean)
-        object.__setattr__(self, "perplexity", _perplexity(mean))
+        object.__setattr__(self, "perplexity", perplexity(known) if known else math.nan)
 
     @property
     def is_greedy(self) -> bool | None:
@@ -92,10 +94,3 @@ def _sum(values: list[float]) -> float:
         return math.fsum(values)
     except OverflowError:  # servers write the lowest float for a probability of 0
         return -math.inf
-
-
-def _perplexity(mean: float) -> float:
-    try:
-        return math.exp(-mean)
-    except OverflowError:
-        return math.inf

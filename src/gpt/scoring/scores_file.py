@@ -102,7 +102,7 @@ class ScoresFile:
                 end += len(data)
             else:
                 return
-        if not data.startswith(b'{"line":'[: len(data)]):
+        if not data.startswith((b'{"line":'[: len(data)], b"\0")):  # NULs are what a power cut may leave
             raise ValueError(f"{self.path}: this is not a file of scores, and was left as it is; name another output")
         os.ftruncate(self._fd, end)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .._parsing.logprobs import Token
+from .._parsing.logprobs import Token, perplexity
 
 LEVELS = (
     (0.90, "90 % and more"),
@@ -61,16 +61,7 @@ def summarise(tokens: Iterable[Token]) -> Summary:
     logprobs = [token.logprob for token in tokens]
     known = [min(0.0, value) for value in logprobs if value is not None]
     unlikely = sum(level(value) == UNKNOWN - 1 for value in logprobs)
-    return Summary(len(logprobs), _perplexity(known), unlikely)
-
-
-def _perplexity(logprobs: list[float]) -> float | None:
-    if not logprobs:
-        return None
-    try:
-        return math.exp(-math.fsum(logprobs) / len(logprobs))
-    except OverflowError:
-        return math.inf
+    return Summary(len(logprobs), perplexity(known) if known else None, unlikely)
 
 
 def describe(summary: Summary) -> str:

@@ -45,10 +45,11 @@ class SDKError(Exception):
     """What happened and what to do."""
 
     status_code: int | None
-    """The HTTP status, where there was a response; for an error inside a stream, the status that it names."""
+    """The HTTP status, where there was a response; for an error inside a successful response, the status that it names,
+    else the response's own."""
 
     body: str
-    """The response's body as received, where it was read."""
+    """The response's body as text, where it was read; a key that the server repeats is `***`."""
 
     raw_response: requests.Response | None
     """The response itself. Its `request` holds the key that was sent."""
