@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typing_extensions
 
+from gpt import Gpt
 from gpt.completions import Completions
 from gpt.models import operations
 from tests.support.client import COMPLETION, create, make
@@ -38,3 +39,10 @@ def test_operations_type_hints_resolve() -> None:
         assert "options" in typing.get_type_hints(operation, localns=missing)
     hints = typing.get_type_hints(Completions.create_completion, localns=missing)
     assert hints["return"] is operations.CreateCompletionResponse
+
+
+def test_client_type_hints_resolve() -> None:
+    """The methods that return a client of their own class have annotations that resolve, too."""
+    missing = {} if sys.version_info >= (3, 11) else {"Self": typing_extensions.Self}
+    for method in (Gpt.with_options, Gpt.__enter__):
+        assert "return" in typing.get_type_hints(method, localns=missing)

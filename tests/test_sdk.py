@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import pickle
 import re
 import threading
 from collections import Counter
@@ -322,14 +323,18 @@ class Tagged(gpt.Gpt):
         self.tags = tags
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: s.with_options(deadline=9)])
+def pickled(s: gpt.Gpt) -> Any:
+    return pickle.loads(pickle.dumps(s))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda s: s.with_options(deadline=9), pickled])
 def test_copy_of_a_subclass_keeps_class_and_attributes(copied: Any) -> None:
-    """Copies, and clients by `with_options`, are of the same class and have what it put on them."""
+    """Copies, unpickled clients and those by `with_options` are of the same class and have what it put on them."""
     with ScriptedServer() as server, Tagged(["a"], server_url=server.url) as s:
         server.reply(OK)
         other: Any = copied(s)
         assert (type(other), other.tags) == (Tagged, ["a"])
-        assert (other.tags is vars(s)["tags"]) == (copied is not copy.deepcopy)
+        assert (other.tags is vars(s)["tags"]) == (copied not in (copy.deepcopy, pickled))
         create(other)
 
 
