@@ -97,7 +97,7 @@ def test_lm_eval_import_without_the_harness_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: gpt.lm_eval needs the extra 'lm-eval': run pip install -e '.[lm-eval]' in a clone of gpt-sdk"
+        "ImportError: gpt.lm_eval needs the extra 'lm-eval': run pip install '.[lm-eval]' in a clone of gpt-sdk"
     )
 
 

@@ -187,11 +187,12 @@ def test_call_given_anything_but_a_request_raises_type_error(bad: Any) -> None:
 
 
 def test_call_without_request_raises_type_error() -> None:
-    """A call without a request names it."""
+    """A call without a request names it, and options are given by name."""
+    options: Any = RetryConfig()
     with pytest.raises(TypeError, match="request"):
         make(LOCAL).completions.create_completion()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
-        make(LOCAL).completions.create_completion(request(), RetryConfig())  # type: ignore[call-arg]
+        make(LOCAL).completions.create_completion(request(), options)  # type: ignore[call-arg]
 
 
 def test_configuration_assigned_to_raises_and_replaced_is_another() -> None:

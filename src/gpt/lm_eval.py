@@ -8,7 +8,7 @@
 
 It scores as `gpt.scoring` does, on every engine and with a proof for each number, and treats contexts as the harness's
 own `local-completions` does: an empty one is the model's end-of-text token, and white space at its end belongs to the
-continuation. Needs the extra `lm-eval`: `pip install -e '.[lm-eval]'` in a clone of gpt-sdk.
+continuation. Needs the extra `lm-eval`: `pip install '.[lm-eval]'` in a clone of gpt-sdk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError(
-        "gpt.lm_eval needs the extra 'lm-eval': run pip install -e '.[lm-eval]' in a clone of gpt-sdk"
+        "gpt.lm_eval needs the extra 'lm-eval': run pip install '.[lm-eval]' in a clone of gpt-sdk"
     ) from error
 
 from ._core import codec

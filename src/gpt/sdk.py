@@ -86,7 +86,7 @@ class Gpt:
             retry_config: what is retried and how often; retries are on by default.
             timeout: seconds for connecting and for each read, `(connect, read)`, or `None`; default (5, 600).
             deadline: seconds of wall clock for each call as a whole.
-            http_headers: headers of every request, which override ours; `None` removes one.
+            http_headers: headers of every request, which override the SDK's own; `None` removes one.
             hooks: functions around each attempt, the first one outermost; see `gpt.hooks`.
             max_response_bytes: the largest response that is read, in bytes, decompressed.
 

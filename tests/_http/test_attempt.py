@@ -211,7 +211,7 @@ def test_session_headers_changed_later_are_sent_by_every_call() -> None:
 
 
 class Held:
-    """A throttle that holds each attempt for a while, and takes over as told."""
+    """A throttle that delays each attempt, and with `take` ends a call that is rate limited."""
 
     def __init__(self, *, hold: float = 0.0, take: bool = True) -> None:
         self.hold, self.take = hold, take
@@ -219,7 +219,7 @@ class Held:
         self.limits: list[float] = []
 
     def wait(self) -> None:
-        """Hold an attempt."""
+        """Delay an attempt."""
         self.waits += 1
         time.sleep(self.hold)
 

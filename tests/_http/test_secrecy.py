@@ -101,6 +101,9 @@ def serve_long_line(conn: socket.socket, _: int) -> None:
 RESPONSES: dict[str, ScriptedResponse] = {
     "400": json_response({"error": {"message": "bad", "param": "p"}}, 400),
     "401 that repeats the key": json_response({"error": {"message": f"Incorrect API key provided: {KEY}"}}, 401),
+    "error in a 200 that repeats the key": json_response({"error": {"message": f"bad key {KEY}"}}),
+    "no completion that repeats the key": json_response({"note": f"your key is {KEY}"}),
+    "stream with an error that repeats the key": sse_response(CHUNK, {"error": {"message": f"bad key {KEY}"}}),
     "403 that repeats a header": json_response({"error": f"your token {HEADER} is bad"}, 403),
     "429": json_response({}, 429, retry_after="0.001"),
     "500 as HTML": ScriptedResponse(500, [("content-type", "text/html")], b"<title>down</title>"),

@@ -107,7 +107,7 @@ def test_release_after_a_read_timeout_leaves_no_server_unused() -> None:
 
 
 def test_release_when_all_are_unreachable_for_too_long_is_a_failure() -> None:
-    """After the run's patience requests fail of servers that cannot be reached, and nobody waits for them."""
+    """After a minute in which no server could be reached, requests fail instead of waiting."""
     clock = Clock()
     pool = servers(2, clock)
     for _ in range(2):
@@ -164,7 +164,7 @@ def test_acquire_while_all_limit_the_rate_waits_or_turns_away() -> None:
 
 
 def test_acquire_never_chooses_a_limiting_server_when_out_of_patience() -> None:
-    """Where no server can be reached for long, one that also limits the rate is still left alone."""
+    """Where no server can be reached for long, one that is also rate limited is still left unused."""
     clock = Clock()
     pool = servers(2, clock)
     for _ in range(2):

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 import gpt
-from gpt.bulk.chunk import ChunkResult, Job, run_chunk
+from gpt.bulk.chunk import ChunkResult, Job, _ProcessStates, run_chunk
 from gpt.bulk.worker import RunSettings
 from tests.support.client import OK, QUICK, request
 from tests.support.http_server import ScriptedServer, json_response
@@ -104,3 +104,13 @@ def test_chunk_error_that_cannot_be_pickled_is_replaced(server: ScriptedServer) 
     [reply] = result.replies
     assert reply is not None
     assert str(reply.error).startswith("Unloadable: in process")
+
+
+def test_process_states_interrupted_start_no_chunk_of_that_run() -> None:
+    """After Ctrl-C a process returns the chunks of the run unsent; of all runs where it cannot tell which was meant."""
+    states = _ProcessStates()
+    assert not states.was_interrupted("one")
+    states.interrupt("one")
+    assert (states.was_interrupted("one"), states.was_interrupted("other")) == (True, False)
+    states.interrupt()
+    assert (states.was_interrupted("one"), states.was_interrupted("other")) == (True, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
@@ -241,7 +242,7 @@ def test_run_during_a_rate_limit_holds_back_all_workers(server: ScriptedServer) 
 
 
 def test_run_without_retries_has_the_rate_limit_as_outcome_and_holds_back_the_rest(server: ScriptedServer) -> None:
-    """With retries off the 429 is an outcome with its wait, and the others are held back all the same."""
+    """With retries off the 429 is an outcome with its wait, and the other requests are paused all the same."""
     early = hold_all(server, workers=4)
 
     outcomes = {
@@ -257,7 +258,7 @@ def test_run_without_retries_has_the_rate_limit_as_outcome_and_holds_back_the_re
 
 
 def test_run_held_back_by_a_rate_limit_uses_up_no_deadline(server: ScriptedServer) -> None:
-    """The time that a run is held back does not count as the time of its calls."""
+    """The time for which a run is paused does not count as the time of its calls."""
     responses = iter([json_response({"error": {}}, 429, retry_after_ms="1500")])
     server.respond_with(lambda _: next(responses, OK))
     outcomes = list(bulk.run(make(server.url, deadline=1.4), numbered(6), max_workers=2))
@@ -390,3 +391,19 @@ def test_run_rate_limited_with_a_header_of_our_own_ignores_the_header(server: Sc
     [outcome] = bulk.run(make(server.url, retry_config=ONCE), numbered(1))
     assert isinstance(outcome.error, errors.RateLimitError)
     assert outcome.error.headers["x-gpt-bulk-held"] == "abc"
+
+
+def test_run_with_a_slow_source_and_a_closed_executor_stops_pulling(server: ScriptedServer) -> None:
+    """When a waiting pack cannot be submitted, the run ends with the reason at the next request, not at a full pack."""
+    executor, pulled = ThreadPoolExecutor(1), itertools.count()
+
+    def slowly() -> Iterator[shared.CreateCompletionRequest]:
+        executor.shutdown()
+        for _ in range(32):
+            next(pulled)
+            yield request()
+            time.sleep(0.15)
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        list(bulk.run(make(server.url), slowly(), executor=executor, batch_size=32))
+    assert next(pulled) < 16

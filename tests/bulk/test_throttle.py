@@ -26,7 +26,7 @@ class Clock:
 
 
 def test_throttle_held_several_times_is_closed_for_the_longest() -> None:
-    """The longest of several waits counts, from when it was said; then the throttle is open."""
+    """The longest of several pauses counts, each from its own start; then calls may be sent again."""
     clock = Clock()
     throttle = ServerThrottle(3600, clock)
     assert throttle.remaining() == 0
@@ -49,7 +49,7 @@ def test_throttle_held_for_next_to_nothing_is_closed_for_a_tenth_of_a_second() -
 
 
 def test_throttle_stopped_turns_away_all_who_wait() -> None:
-    """When the run stops, those who wait and those who come are turned away."""
+    """When the run stops, calls that wait and later ones are rejected."""
     throttle = ServerThrottle(3600)
     throttle.pause(60)
     turned_away: list[CancelledError] = []
@@ -70,7 +70,7 @@ def test_throttle_stopped_turns_away_all_who_wait() -> None:
 
 
 def test_throttle_rate_limited_beyond_patience_stays_open() -> None:
-    """A wait longer than the run's patience holds nobody back, and the run does not take the call over."""
+    """A wait longer than `max_wait` pauses nothing, and the call decides by itself."""
     throttle = ServerThrottle(7, Clock())
     assert not throttle.pause_for_rate_limit(8)
     assert throttle.remaining() == 0

@@ -40,7 +40,7 @@ class Token:
     """The token as the server wrote it; part of a character may be `""`, `"\\ufffd"` or `"bytes:\\\\xe2"`."""
 
     logprob: float | None
-    """Its log-probability, as it came; `None` when it is null, NaN or no number."""
+    """Its log-probability, as received; `None` when it is null, NaN or not a number."""
 
     alternatives: tuple[Alternative, ...] = ()
     """The most likely tokens at its position, sorted; most servers list the token itself among them."""
@@ -137,4 +137,4 @@ def perplexity(logprobs: Sequence[float]) -> float:
     Infinite with a probability of 0, which servers write as -inf, -9999 (vLLM) or -3.4e38 (llama.cpp).
     """
     mean = math.inf if min(logprobs) < _LOWEST else -math.fsum(logprobs) / len(logprobs)
-    return math.exp(mean) if mean <= -_LOWEST else math.inf
+    return math.inf if mean > -_LOWEST else math.exp(mean)

@@ -114,8 +114,8 @@ class Servers:
                 server.cooldown = server.cooldown_until = 0.0
                 self._unreachable_since = None
             self._changed.notify_all()
-            turned_away = isinstance(error, CancelledError) and not self._stopped
-            return turned_away or (unreachable and not self._unreachable_for_long())
+            rejected = isinstance(error, CancelledError) and not self._stopped
+            return rejected or (unreachable and not self._unreachable_for_long())
 
     def release_unused(self, server: ServerState) -> None:
         """Release a server to which nothing was sent, which shows nothing about it."""
@@ -123,7 +123,7 @@ class Servers:
             return
         with self._changed:
             server.in_flight -= 1
-            if server.cooldown:
+            if server.cooldown and server.probed:
                 server.cooldown_until = self._clock()
             self._changed.notify_all()
 

@@ -59,19 +59,19 @@ def run_chunk(run_id: str, job: bytes, chunk: bytes) -> bytes:
     """Send the requests of a chunk with this process's threads; `job`, `chunk` and the returned result are pickled."""
     requests: list[CreateCompletionRequest] = pickle.loads(chunk)
     try:
-        worker = _workers.acquire(run_id, job)
+        state = _states.acquire(run_id, job)
     except Exception as problem:
         return pickle.dumps(ChunkResult(replies=[None] * len(requests), problem=_picklable(problem)))
     started = time.monotonic()
     try:
-        if _workers.was_interrupted(run_id):  # looked at now that an interrupt would stop this worker
+        if _states.was_interrupted(run_id):  # only now: an interrupt from here on stops the sender
             return pickle.dumps(ChunkResult(replies=[None] * len(requests), pause=_INTERRUPTED_PAUSE))
-        with _stopped_by_sigint():
-            replies = worker.send(requests)
+        with _stopped_by_sigint(run_id):
+            replies = state.send(requests)
     finally:
-        _workers.release(worker)
+        _states.release(state)
     seconds = time.monotonic() - started
-    return _pickled(ChunkResult(replies=replies, pause=worker.sender.pause_remaining(), seconds=seconds))
+    return _pickled(ChunkResult(replies=replies, pause=state.sender.pause_remaining(), seconds=seconds))
 
 
 class _ProcessState:
@@ -113,60 +113,60 @@ class _ProcessState:
 
 
 class _ProcessStates:
-    """This process's workers, one for each run that is using it."""
+    """What this process keeps for each run that is using it."""
 
     def __init__(self) -> None:
         self._by_run: dict[str, _ProcessState] = {}
         self._lock = threading.Lock()
         self._reaper: threading.Thread | None = None
-        self._interrupted: list[str] = []
-        """The runs that were interrupted; empty for all."""
+        self._interrupted = ""
+        """The run that was interrupted; empty for all."""
         self._interrupted_at = -math.inf
 
-    def interrupt(self) -> None:
-        """Stop all workers, and start no others for their runs for a while; called by a signal handler."""
-        workers = list(self._by_run.values())  # without the lock, whose holder the signal may have interrupted
-        self._interrupted = [worker.run_id for worker in workers]
+    def interrupt(self, run_id: str = "") -> None:
+        """Stop a run, or all of them, and reject its chunks for a while; called by a signal handler."""
+        self._interrupted = run_id
         self._interrupted_at = time.monotonic()
-        for worker in workers:
-            worker.sender.stop()
+        for state in list(self._by_run.values()):  # without the lock, whose holder the signal may have interrupted
+            if run_id in ("", state.run_id):
+                state.sender.stop()
 
     def was_interrupted(self, run_id: str) -> bool:
         """Return whether the run was just interrupted here."""
         is_recent = time.monotonic() - self._interrupted_at < _INTERRUPTED_SECONDS
-        return is_recent and (not self._interrupted or run_id in self._interrupted)
+        return is_recent and self._interrupted in ("", run_id)
 
     def acquire(self, run_id: str, job: bytes) -> _ProcessState:
-        """Return the worker of a run, made for its first chunk; close those of other runs that are not in use."""
+        """Return the state of a run, made for its first chunk; close those of other runs that are not in use."""
         with self._lock:
-            worker = self._by_run.get(run_id)
-            if worker is None or worker.sender.stopped:
+            state = self._by_run.get(run_id)
+            if state is None or state.sender.stopped:
                 self._close_idle(time.monotonic())
-                worker = self._by_run[run_id] = _ProcessState(pickle.loads(job))
-            worker.users += 1
+                state = self._by_run[run_id] = _ProcessState(pickle.loads(job))
+            state.users += 1
             if self._reaper is None:
                 self._reaper = threading.Thread(target=self._reap, name="gpt-bulk-reaper", daemon=True)
                 self._reaper.start()
-            return worker
+            return state
 
-    def release(self, worker: _ProcessState) -> None:
-        """End the use of a worker, so that it can be closed when it has no other users."""
+    def release(self, state: _ProcessState) -> None:
+        """End the use of a state, so that it can be closed when it has no other users."""
         with self._lock:
-            worker.users -= 1
-            worker.idle_since = time.monotonic()
-            if worker.sender.stopped:  # interrupted, and the requests in flight may have taken minutes
-                self._interrupted_at = worker.idle_since
-            if worker.users == 0 and self._by_run.get(worker.run_id) is not worker:
-                worker.close()
+            state.users -= 1
+            state.idle_since = time.monotonic()
+            if state.sender.stopped:  # interrupted, and the requests in flight may have taken minutes
+                self._interrupted_at = state.idle_since
+            if state.users == 0 and self._by_run.get(state.run_id) is not state:
+                state.close()
 
     def _close_idle(self, idle_since: float) -> None:
-        for worker in list(self._by_run.values()):
-            if worker.users == 0 and worker.idle_since <= idle_since:
-                del self._by_run[worker.run_id]
-                worker.close()
+        for state in list(self._by_run.values()):
+            if state.users == 0 and state.idle_since <= idle_since:
+                del self._by_run[state.run_id]
+                state.close()
 
     def _reap(self) -> None:
-        """Close idle workers; a pool's process is not notified when a run ends."""
+        """Close idle states; a pool's process is not notified when a run ends."""
         while True:
             time.sleep(_IDLE_SECONDS / 4)
             with self._lock:
@@ -176,16 +176,16 @@ class _ProcessStates:
                     return
 
 
-_workers = _ProcessStates()
+_states = _ProcessStates()
 
 
 def stop_sending(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT in a worker process: requests in flight finish, the rest of their chunks is returned unsent."""
-    _workers.interrupt()
+    _states.interrupt()
 
 
 @contextmanager
-def _stopped_by_sigint() -> Iterator[None]:
+def _stopped_by_sigint(run_id: str) -> Iterator[None]:
     """On Ctrl-C, which a terminal sends to worker processes too, let requests in flight finish and send no more."""
     if not _may_handle_signals():
         yield
@@ -193,7 +193,7 @@ def _stopped_by_sigint() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _workers.interrupt()
+        _states.interrupt(run_id)
 
     signal.signal(signal.SIGINT, stop)
     try:

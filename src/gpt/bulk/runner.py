@@ -192,6 +192,8 @@ class Run(Generic[Tag]):
             while self._ready:
                 self._count -= 1
                 yield self._ready.popleft()
+                if 2 * len(self._in_flight) < self._workers.slots and not self._exhausted:
+                    break  # workers are idle, or soon will be: submit more before the rest is handed out
 
     @property
     def _finished(self) -> bool:
@@ -243,7 +245,8 @@ class Run(Generic[Tag]):
                 self._exhausted = True
                 self._problem = error
                 return
-            if self._accept(Task(tag, request, time.monotonic())) or not self._done.empty():
+            submitted = self._accept(Task(tag, request, time.monotonic()))
+            if submitted or self._exhausted or not self._done.empty():  # exhausted by an error in `_submit_stale`
                 return
 
     def _accept(self, task: Task[Tag]) -> bool:

@@ -17,8 +17,8 @@ _WORTH_LOGGING = 1.0
 class ServerThrottle:
     """Pauses attempts to one server; the transport waits here before each attempt, outside the call's time limits.
 
-    A 429 with a requested wait closes it for all calls to that server. The call ends, and the run sends the request
-    again later.
+    A 429 with a requested wait pauses all calls to that server. The call ends, and the run sends the request again
+    later.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ServerThrottle:
         rejects_when_paused: bool = False,
         name: str = "the server",
     ) -> None:
-        """Make an open throttle.
+        """Make a throttle that is not paused.
 
         Args:
             max_wait: after a request for a longer wait, in seconds, nothing is paused and the call decides by itself.
