@@ -136,5 +136,6 @@ def perplexity(logprobs: Sequence[float]) -> float:
 
     Infinite with a probability of 0, which servers write as -inf, -9999 (vLLM) or -3.4e38 (llama.cpp).
     """
-    mean = math.inf if min(logprobs) < _LOWEST else -math.fsum(logprobs) / len(logprobs)
-    return math.inf if mean > -_LOWEST else math.exp(mean)
+    if min(logprobs) < _LOWEST:
+        return math.inf
+    return math.exp(-math.fsum(logprobs) / len(logprobs))
